@@ -1,0 +1,1 @@
+"""The workstation: from a teacher and a data set to a bundle."""

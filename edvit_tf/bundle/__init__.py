@@ -1,0 +1,1 @@
+"""The contract: a folder of flatbuffers and the manifest that describes it."""

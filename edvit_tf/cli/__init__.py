@@ -1,0 +1,1 @@
+"""The `edvit-tf` command: parse, call one function, print. One file a verb."""

@@ -1,0 +1,1 @@
+"""What the aggregator runs: discover, deploy, dispatch, fuse."""

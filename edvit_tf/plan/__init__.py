@@ -1,0 +1,1 @@
+"""Which sub-model goes to which device: pure functions of numbers."""

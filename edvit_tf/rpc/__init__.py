@@ -1,0 +1,1 @@
+"""The protocol between aggregator and devices, and the links that speak it."""

@@ -1,0 +1,150 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HelloRequest(_message.Message):
+    __slots__ = ("protocol", "software")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    software: str
+    def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+
+class HelloReply(_message.Message):
+    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATOR_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATOR_REASON_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
+    JOULES_PER_MAC_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    id: str
+    name: str
+    software: str
+    runtime: str
+    accelerator: str
+    accelerator_reason: str
+    memory_bytes: int
+    energy_joules: float
+    joules_per_mac: float
+    bundle: str
+    bundle_version: int
+    holdings: _containers.RepeatedCompositeFieldContainer[Holding]
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ...) -> None: ...
+
+class Holding(_message.Message):
+    __slots__ = ("submodel", "sha256", "format", "serving", "reason")
+    SUBMODEL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    submodel: str
+    sha256: str
+    format: str
+    serving: bool
+    reason: str
+    def __init__(self, submodel: _Optional[str] = ..., sha256: _Optional[str] = ..., format: _Optional[str] = ..., serving: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class InstallRequest(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: InstallHeader
+    chunk: bytes
+    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class InstallHeader(_message.Message):
+    __slots__ = ("manifest", "submodel", "variant")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SUBMODEL_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    manifest: bytes
+    submodel: str
+    variant: str
+    def __init__(self, manifest: _Optional[bytes] = ..., submodel: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
+
+class InstallReply(_message.Message):
+    __slots__ = ("step", "received_bytes", "reason")
+    class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STEP_UNSPECIFIED: _ClassVar[InstallReply.Step]
+        RECEIVING: _ClassVar[InstallReply.Step]
+        VERIFYING: _ClassVar[InstallReply.Step]
+        SERVING: _ClassVar[InstallReply.Step]
+        REFUSED: _ClassVar[InstallReply.Step]
+    STEP_UNSPECIFIED: InstallReply.Step
+    RECEIVING: InstallReply.Step
+    VERIFYING: InstallReply.Step
+    SERVING: InstallReply.Step
+    REFUSED: InstallReply.Step
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    step: InstallReply.Step
+    received_bytes: int
+    reason: str
+    def __init__(self, step: _Optional[_Union[InstallReply.Step, str]] = ..., received_bytes: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class InferRequest(_message.Message):
+    __slots__ = ("request_id", "bundle", "bundle_version", "submodels", "picture")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SUBMODELS_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    bundle: str
+    bundle_version: int
+    submodels: _containers.RepeatedScalarFieldContainer[str]
+    picture: Picture
+    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., submodels: _Optional[_Iterable[str]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ("codec", "height", "width", "channels", "data")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    codec: str
+    height: int
+    width: int
+    channels: int
+    data: bytes
+    def __init__(self, codec: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class InferReply(_message.Message):
+    __slots__ = ("request_id", "bundle_version", "outputs")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    bundle_version: int
+    outputs: _containers.RepeatedCompositeFieldContainer[Output]
+    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ...) -> None: ...
+
+class Output(_message.Message):
+    __slots__ = ("submodel", "feature", "logits", "microseconds")
+    SUBMODEL_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
+    submodel: str
+    feature: bytes
+    logits: bytes
+    microseconds: int
+    def __init__(self, submodel: _Optional[str] = ..., feature: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., microseconds: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The interpreter: load a flatbuffer, run it, measure it, hold it against its test vector."""

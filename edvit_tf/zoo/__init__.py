@@ -1,0 +1,1 @@
+"""The teachers that ship with the package."""
