@@ -1,0 +1,69 @@
+# One environment for everything, in .venv, made when first needed. `make help` lists what there is.
+
+PYTHON ?= python3
+TRAIN ?=
+BIN := .venv/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint bench docs dist proto clean
+
+# Slow tests take minutes; the others named here need something that not every machine has.
+QUICK := not slow and not netns and not android and not browser
+SLOW := slow and not netns and not android and not browser
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/export.stamp  ## Split a ViT over three device processes and classify with them (TRAIN=1 trains the teacher)
+	$(BIN)/edvit-tf demo $(if $(filter-out 0,$(TRAIN)),--train)
+
+test: lint  ## Lint, types, walls and every test that takes seconds
+	$(BIN)/pytest -m "$(QUICK)"
+
+test-slow: .venv/dev.stamp  ## The tests that take minutes
+	$(BIN)/pytest -m "$(SLOW)"
+
+lint: .venv/dev.stamp  ## Style, types, and the walls between the rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/export.stamp  ## Measure every flatbuffer of the demo's bundle on this machine
+	@test -d build/demo/bundle || { echo "There is no bundle to measure yet: run 'make demo' first."; exit 1; }
+	$(BIN)/python benchmarks/flatbuffers.py build/demo/bundle
+
+docs: .venv/dev.stamp  ## Check that every link leads somewhere and every command in the documents exists
+	$(BIN)/pytest tests/test_docs.py
+
+dist: .venv/dev.stamp  ## Build the source archive and, from it, the wheel
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	@ls -l dist
+
+proto: .venv/dev.stamp  ## Generate the protocol's Python from edvit.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. edvit_tf/rpc/edvit.proto
+
+clean:  ## Remove everything that was made here, .venv too
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "edvit-tf needs Python 3.11 or newer: name one, for example 'make PYTHON=python3.11'."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
+	  || { echo "Python's venv module is not complete: run 'sudo apt install python3-venv', then make again."; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv .venv
+
+.venv/export.stamp: .venv/bin/pip setup.cfg pyproject.toml constraints.txt
+	@echo "Installing edvit-tf[export] in the versions of constraints.txt: TensorFlow and its company, some minutes."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export]'
+	@touch $@
+
+.venv/dev.stamp: .venv/export.stamp
+	@echo "Installing the tools for tests: pytest, mypy, ruff, import-linter."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	@touch $@
