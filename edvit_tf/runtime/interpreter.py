@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.bundle.manifest import TensorSpec
 from edvit_tf.errors import MissingPackage, ModelError
 
 try:
@@ -49,17 +50,6 @@ def runtime_name() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or an output, by its name in the signature; `scale` is None where it is not quantised."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None
-    zero_point: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """What a sub-model says of one picture: `feature` f32 [width], `logits` f32 [classes]."""
 
@@ -77,8 +67,8 @@ class Flatbuffer:
         threads: threads that one call may use.
 
     Raises:
-        ModelError: it is no TFLite flatbuffer, or this interpreter cannot run it. One that is damaged inside can end
-            the process instead: `edvit_tf.runtime.check.verify_in_child` finds that out safely.
+        ModelError: it is no TFLite flatbuffer, or this interpreter cannot run it. One that is damaged inside
+            can end the process instead: `edvit_tf.runtime.check.verify_in_child` finds that out safely.
     """
 
     def __init__(self, source: Path | str | bytes, *, threads: int = 1) -> None:
@@ -197,7 +187,7 @@ class Flatbuffer:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One operator of the graph and the numbers of the tensors it reads and writes, in the order of execution."""
+    """One operator of the graph, and the numbers of the tensors that it reads and writes."""
 
     operator: str
     inputs: tuple[int, ...]
@@ -218,9 +208,9 @@ def _check_identifier(source: Path | str | bytes, name: str) -> None:
         raise ModelError(f"{name} is no TFLite flatbuffer; make it with edvit-tf export.", code="model.load")
 
 
-def _tensor(name: str, details: Mapping[str, Any]) -> Tensor:
+def _tensor(name: str, details: Mapping[str, Any]) -> TensorSpec:
     scale, zero_point = details["quantization"]  # (0.0, 0) where there is none
-    return Tensor(
+    return TensorSpec(
         name=name,
         shape=tuple(int(size) for size in details["shape"]),
         dtype=np.dtype(details["dtype"]).name,
