@@ -1,0 +1,241 @@
+"""What a Vision Transformer is: its sizes, its parameters and its multiply-accumulates. No TensorFlow."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+
+from edvit_tf.errors import ModelError
+
+BYTES_PER_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSize:
+    """The picture a model takes, in pixels; `channels` is 1 (grey) or 3 (RGB)."""
+
+    height: int
+    width: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        _require_positive("image", self.height, self.width, self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockConfig:
+    """One encoder block: how many attention heads and how many hidden units its MLP has."""
+
+    heads: int
+    mlp_units: int
+
+    def __post_init__(self) -> None:
+        _require_positive("block", self.heads, self.mlp_units)
+
+
+@dataclass(frozen=True, slots=True)
+class ViTConfig:
+    """A Vision Transformer whose last block computes only the class token.
+
+    Attributes:
+        image: the picture it takes.
+        patch: side of a square patch, in pixels; divides the picture's height and width.
+        width: channels of the residual stream, the same in every block.
+        head_size: units of one attention head, the same in every block.
+        blocks: the encoder blocks, first to last; after pruning they may differ.
+        classes: number of logits.
+        mean: of each image channel, on the scale 0..255, subtracted from the picture.
+        deviation: of each image channel, on the scale 0..255; the picture is divided by it.
+
+    Raises:
+        ModelError: a size is not positive, or the sizes do not fit each other.
+    """
+
+    image: ImageSize
+    patch: int
+    width: int
+    head_size: int
+    blocks: tuple[BlockConfig, ...]
+    classes: int
+    mean: tuple[float, ...] = field(default=())
+    deviation: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        _require_positive("model", self.patch, self.width, self.head_size, self.classes, len(self.blocks))
+        if self.image.height % self.patch or self.image.width % self.patch:
+            raise ModelError(
+                f"A picture of {self.image.height} x {self.image.width} pixels cannot be cut into patches of "
+                f"{self.patch} x {self.patch}: choose a patch size that divides both."
+            )
+        # Without figures of a data set the pixels are brought to -1..1.
+        for name in ("mean", "deviation"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (127.5,) * self.image.channels)
+            if len(getattr(self, name)) != self.image.channels:
+                raise ModelError(f"The model's {name} needs one number for each of the image's channels.")
+        if not all(math.isfinite(number) for number in self.mean):
+            raise ModelError("The model's mean must be finite.")
+        if not all(math.isfinite(number) and number > 0 for number in self.deviation):
+            raise ModelError("The model's deviation must be finite and above zero.")
+
+    @property
+    def patches(self) -> int:
+        """Patches in a picture."""
+        return (self.image.height // self.patch) * (self.image.width // self.patch)
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+        return self.patches + 1
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training changes."""
+        return sum(math.prod(shape) for shape in weight_shapes(self).values())
+
+    @property
+    def f32_bytes(self) -> int:
+        """Bytes of all parameters as 32-bit floats."""
+        return BYTES_PER_FLOAT * self.parameters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one picture, the last block computing only the class token."""
+        *all_but_last, last = self.blocks
+        return (
+            _patch_embedding_macs(self)
+            + sum(_block_macs(self, block, self.tokens) for block in all_but_last)
+            + _block_macs(self, last, 1)
+        )
+
+    @property
+    def macs_of_all_tokens(self) -> int:
+        """Multiply-accumulates of one picture if the last block computed every token, as papers count."""
+        return _patch_embedding_macs(self) + sum(
+            _block_macs(self, block, self.tokens) for block in self.blocks
+        )
+
+    def with_classes(self, classes: int) -> "ViTConfig":
+        """The same model with another number of logits."""
+        return replace(self, classes=classes)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain dicts, lists and numbers; `from_json` is its inverse."""
+        return asdict(self) | {
+            "blocks": [asdict(block) for block in self.blocks],
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+        }
+
+    @staticmethod
+    def from_json(value: object) -> "ViTConfig":
+        """The config that `to_json` wrote.
+
+        Raises:
+            ModelError: something is missing, unknown or of a wrong type.
+        """
+        entries = _entries("model", value, [item.name for item in fields(ViTConfig)])
+        blocks = entries["blocks"]
+        if not isinstance(blocks, list):
+            raise ModelError("The model's configuration is broken: 'blocks' is not a list.")
+        return ViTConfig(
+            image=ImageSize(**_sizes("image", entries["image"], ImageSize)),
+            patch=_whole("patch", entries["patch"]),
+            width=_whole("width", entries["width"]),
+            head_size=_whole("head_size", entries["head_size"]),
+            blocks=tuple(BlockConfig(**_sizes("block", block, BlockConfig)) for block in blocks),
+            classes=_whole("classes", entries["classes"]),
+            mean=_numbers("mean", entries["mean"]),
+            deviation=_numbers("deviation", entries["deviation"]),
+        )
+
+
+def weight_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
+    """Name ("<layer>/<weight>") and shape of every weight of a model, in the order of the computation.
+
+    This is the one list of what a model is made of: the Keras model, checkpoints and surgery are held to it.
+    """
+    width = config.width
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embedding/kernel": (config.patch, config.patch, config.image.channels, width),
+        "patch_embedding/bias": (width,),
+        "class_token/token": (width,),
+        "position_embedding/positions": (config.tokens, width),
+    }
+    for index, block in enumerate(config.blocks):
+        units = block.heads * config.head_size
+        name = f"block_{index}"
+        shapes |= _norm(f"{name}_attention_norm", width)
+        shapes |= _dense(f"{name}_query", width, units)
+        shapes |= _dense(f"{name}_key", width, units)
+        shapes |= _dense(f"{name}_value", width, units)
+        shapes |= _dense(f"{name}_projection", units, width)
+        shapes |= _norm(f"{name}_mlp_norm", width)
+        shapes |= _dense(f"{name}_mlp_up", width, block.mlp_units)
+        shapes |= _dense(f"{name}_mlp_down", block.mlp_units, width)
+    return shapes | _norm("final_norm", width) | _dense("head", width, config.classes)
+
+
+def _dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
+
+
+def _patch_embedding_macs(config: ViTConfig) -> int:
+    return config.patches * config.patch**2 * config.image.channels * config.width
+
+
+def _block_macs(config: ViTConfig, block: BlockConfig, queries: int) -> int:
+    """n·d·3hk + 2·n²·hk + n·hk·d + 2·n·d·m; query, projection and MLP work on `queries` of the n tokens."""
+    tokens, width, units = config.tokens, config.width, block.heads * config.head_size
+    return (
+        (queries + 2 * tokens) * width * units
+        + 2 * queries * tokens * units
+        + queries * units * width
+        + 2 * queries * width * block.mlp_units
+    )
+
+
+def _require_positive(what: str, *sizes: int) -> None:
+    if any(size < 1 for size in sizes):
+        raise ModelError(f"Every size of a model must be 1 or more; the {what} has {min(sizes)}.")
+
+
+def _entries(what: str, value: object, names: list[str]) -> Mapping[str, object]:
+    if not isinstance(value, Mapping) or set(value) != set(names):
+        raise ModelError(
+            f"The model's configuration is broken: its {what} must hold exactly {', '.join(names)}."
+        )
+    return value
+
+
+def _sizes(what: str, value: object, kind: type[ImageSize | BlockConfig]) -> dict[str, int]:
+    entries = _entries(what, value, [item.name for item in fields(kind)])
+    return {name: _whole(name, size) for name, size in entries.items()}
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelError(f"The model's configuration is broken: '{name}' must be a whole number.")
+    return value
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
+        raise ModelError(f"The model's configuration is broken: '{name}' must be a list of numbers.")
+    return tuple(float(number) for number in value)
+
+
+def _preset(image: ImageSize, patch: int, head_size: int, heads: int, depth: int) -> ViTConfig:
+    width = heads * head_size
+    return ViTConfig(image, patch, width, head_size, (BlockConfig(heads, 4 * width),) * depth, classes=10)
+
+
+PRESETS: Mapping[str, ViTConfig] = {
+    "vit-s16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=6, depth=12),
+    "vit-b16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=12, depth=12),
+    "vit-l16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=16, depth=24),
+    "fashion-vit": _preset(ImageSize(28, 28, 1), patch=7, head_size=16, heads=6, depth=4),
+}
