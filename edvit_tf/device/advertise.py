@@ -1,0 +1,88 @@
+"""Announcing a device on the local network by zeroconf (`_edvit._tcp.local.`).
+
+An announcement is a hint and proves nothing. A device that cannot announce itself still serves: an aggregator
+can be given its address by hand.
+"""
+
+import ipaddress
+import logging
+import re
+from types import TracebackType
+from typing import Self
+
+import ifaddr
+from zeroconf import Error, InterfaceChoice
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+from edvit_tf import __version__
+from edvit_tf.device.service import Facts
+from edvit_tf.rpc.link import PROTOCOL
+
+SERVICE_TYPE = "_edvit._tcp.local."
+# A killed device says no goodbye; after this many seconds its record is forgotten.
+RECORD_SECONDS = 120
+
+log = logging.getLogger(__name__)
+
+
+class Advertisement:
+    """An async context in which the device is announced; it says goodbye at the end."""
+
+    def __init__(self, facts: Facts, address: str, port: int) -> None:
+        self._zeroconf: AsyncZeroconf | None = None
+        self._anywhere = ipaddress.ip_address(address).is_unspecified
+        self._address = address
+        self._info = service_info(facts, _addresses(address), port)
+
+    async def __aenter__(self) -> Self:
+        interfaces = InterfaceChoice.All if self._anywhere else [self._address]
+        try:
+            self._zeroconf = AsyncZeroconf(interfaces=interfaces)
+            # Another process with a copy of the same key gets a number behind its name instead of an error.
+            registered = await self._zeroconf.async_register_service(self._info, allow_name_change=True)
+            await registered
+        except (OSError, Error) as error:
+            log.warning(
+                "cannot announce this device on %s (%s): aggregators find it only by --address",
+                self._address,
+                error,
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._zeroconf is not None:
+            await self._zeroconf.async_unregister_all_services()
+            await self._zeroconf.async_close()
+
+
+def service_info(facts: Facts, addresses: list[str], port: int) -> AsyncServiceInfo:
+    """Make the record: TXT keys id, name, proto, software, runtime; its name holds the id's beginning."""
+    # Two devices may have the same name, and a label has at most 63 bytes and no dots here.
+    label = re.sub(r"[^A-Za-z0-9 _-]+", "-", facts.name)[:40] or "device"
+    properties = {
+        "id": facts.id,
+        "name": facts.name,
+        "proto": str(PROTOCOL),
+        "software": __version__,
+        "runtime": facts.runtime,
+    }
+    return AsyncServiceInfo(
+        SERVICE_TYPE,
+        f"{label} {facts.id[:12]}.{SERVICE_TYPE}",
+        port=port,
+        properties=properties,
+        server=f"edvit-{facts.id[:12]}.local.",
+        parsed_addresses=addresses,
+        host_ttl=RECORD_SECONDS,
+        other_ttl=RECORD_SECONDS,
+    )
+
+
+def _addresses(address: str) -> list[str]:
+    if not ipaddress.ip_address(address).is_unspecified:
+        return [address]
+    found = {str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4}
+    reachable = sorted(ip for ip in found if not ipaddress.ip_address(ip).is_loopback)
+    return [*reachable, "127.0.0.1"]

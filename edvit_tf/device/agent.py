@@ -1,0 +1,141 @@
+"""The device agent: open the store, serve what is in it, announce it, and stop cleanly when told to."""
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edvit_tf.device.advertise import Advertisement
+from edvit_tf.device.engine import Runtime, installed_runtime
+from edvit_tf.device.identity import load_or_make
+from edvit_tf.device.install import Installer
+from edvit_tf.device.service import DeviceService, Facts
+from edvit_tf.device.store import Store
+from edvit_tf.errors import UsageError
+from edvit_tf.rpc.channel import serve_grpc
+
+DEFAULT_PORT = 7434
+GRACE_SECONDS = 1.0
+LARGEST_NAME = 63
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """How to run a device.
+
+    `port` 0 takes any free one. `memory_bytes` None gives half of the machine's memory. `insecure` allows an
+    `interface` (IPv4 address of this machine) that other machines reach.
+
+    Raises:
+        UsageError: for a value out of range, or an interface that needs `insecure`.
+    """
+
+    name: str
+    store: Path
+    port: int = DEFAULT_PORT
+    interface: str = "127.0.0.1"
+    memory_bytes: int | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= LARGEST_NAME:
+            raise UsageError(f"--name must be 1 to {LARGEST_NAME} bytes of printable text")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port must be from 0 (any free one) to 65535, not {self.port}")
+        if self.memory_bytes is not None and self.memory_bytes <= 0:
+            raise UsageError("--memory-mb must be more than 0")
+        if not self.loopback and not self.insecure:
+            raise UsageError(
+                f"--interface {self.interface} can be reached by other machines, and unsigned bundles are "
+                "accepted on loopback only until fleets have keys: "
+                "add --insecure if you trust everyone on that network"
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the interface."""
+        try:
+            return ipaddress.IPv4Address(self.interface).is_loopback
+        except ValueError:
+            raise UsageError(
+                f"--interface must be an IPv4 address of this machine, for example 127.0.0.1 or 0.0.0.0 "
+                f"(all of them), not {self.interface!r}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A device that serves and is announced."""
+
+    id: str
+    name: str
+    address: str
+    port: int
+
+
+async def run_device(
+    settings: DeviceSettings, on_ready: Callable[[Ready], None], *, runtime: Runtime | None = None
+) -> None:
+    """Serve until SIGTERM; `on_ready` is called once, when the device serves and has been announced.
+
+    Raises:
+        DeviceError: the store cannot be used.
+        LinkError: the port is taken.
+        KeyboardInterrupt: after a clean stop, when it was SIGINT that ended it.
+    """
+    stopped, reason = _catch_signals()
+    store = Store(settings.store)
+    try:
+        await _serve(settings, store, runtime or installed_runtime(), stopped, on_ready)
+    finally:
+        store.close()
+    if signal.SIGINT in reason:
+        raise KeyboardInterrupt
+
+
+async def _serve(
+    settings: DeviceSettings,
+    store: Store,
+    runtime: Runtime,
+    stopped: asyncio.Event,
+    on_ready: Callable[[Ready], None],
+) -> None:
+    identity = load_or_make(store)
+    memory = settings.memory_bytes or _half_of_memory()
+    installer = Installer(store, runtime, memory)
+    facts = Facts(identity.id, settings.name, runtime.name, memory)
+    service = DeviceService(facts, await installer.restore(), installer)
+    server = await serve_grpc(service, settings.interface, settings.port)
+    try:
+        log.warning("this device accepts unsigned bundles from anyone who reaches %s", settings.interface)
+        async with Advertisement(facts, settings.interface, server.port):
+            if not stopped.is_set():
+                on_ready(Ready(identity.id, settings.name, settings.interface, server.port))
+            await stopped.wait()
+    finally:
+        await server.stop(GRACE_SECONDS)
+        service.close()
+
+
+def _catch_signals() -> tuple[asyncio.Event, list[int]]:
+    stopped = asyncio.Event()
+    reason: list[int] = []
+
+    def stop(number: int) -> None:
+        reason.append(number)
+        stopped.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return stopped, reason
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

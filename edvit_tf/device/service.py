@@ -1,0 +1,153 @@
+"""What a device answers: hello, install, infer."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+
+from edvit_tf import __version__
+from edvit_tf.device.install import Installer
+from edvit_tf.device.served import Served
+from edvit_tf.errors import DeviceError, EdvitError
+from edvit_tf.rpc.edvit_pb2 import (
+    HelloReply,
+    HelloRequest,
+    InferReply,
+    InferRequest,
+    InstallReply,
+    InstallRequest,
+    Output,
+    Picture,
+)
+from edvit_tf.rpc.link import PROTOCOL, check_protocol
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a device says of itself.
+
+    `memory_bytes` is what it gives to sub-models. `energy_joules` and `joules_per_mac` only matter against
+    those of the other devices.
+    """
+
+    id: str
+    name: str
+    runtime: str
+    memory_bytes: int
+    energy_joules: float = 1000.0
+    joules_per_mac: float = 1e-9
+    accelerator: str = ""
+    accelerator_reason: str = "this version uses the CPU only"
+
+
+class DeviceService:
+    """A device's side of the protocol (`edvit_tf.rpc.link.Handler`)."""
+
+    def __init__(self, facts: Facts, served: Served, installer: Installer | None = None) -> None:
+        self._facts = facts
+        self._served = served
+        self._installer = installer
+        self._installing = asyncio.Lock()
+
+    @property
+    def served(self) -> Served:
+        """What the device holds at this moment."""
+        return self._served
+
+    def close(self) -> None:
+        """End the threads of the sub-models."""
+        self._served.close()
+
+    async def hello(self, request: HelloRequest) -> HelloReply:
+        """Say what this device is and holds; raises ProtocolError to an aggregator of another age."""
+        check_protocol(request.protocol, "the aggregator")
+        facts = self._facts
+        return HelloReply(
+            protocol=PROTOCOL,
+            id=facts.id,
+            name=facts.name,
+            software=__version__,
+            runtime=facts.runtime,
+            accelerator=facts.accelerator,
+            accelerator_reason=facts.accelerator_reason,
+            memory_bytes=facts.memory_bytes,
+            energy_joules=facts.energy_joules,
+            joules_per_mac=facts.joules_per_mac,
+            bundle=self._served.bundle,
+            bundle_version=self._served.version,
+            holdings=self._served.holdings(),
+        )
+
+    async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        """Take one sub-model; what was served before goes on until the new one has proved itself."""
+        try:
+            if self._installer is None:
+                raise DeviceError("this device takes no sub-models", code="device.fixed")
+            if self._installing.locked():
+                raise DeviceError("another sub-model is being installed: try again", code="device.busy")
+            replies = self._installer.install(requests, self._served, self._swap)
+            async with self._installing, aclosing(replies):
+                async for reply in replies:
+                    yield reply
+        except EdvitError as error:
+            log.warning("refused: %s", error.message)
+            yield InstallReply(step=InstallReply.REFUSED, reason=error.message)
+
+    def _swap(self, served: Served) -> None:
+        before, self._served = self._served, served
+        before.close(but=served)
+
+    async def infer(self, request: InferRequest) -> InferReply:
+        """Run the named sub-models on one picture.
+
+        Raises:
+            DeviceError: for another bundle or version (`device.version`), a sub-model that is not here or
+                does not serve (`device.submodel`), or a picture of another shape (`device.picture`).
+        """
+        served = self._served
+        if (request.bundle, request.bundle_version) != (served.bundle, served.version):
+            raise DeviceError(
+                f"{self._facts.name} serves {served.title}, "
+                f"not {request.bundle} version {request.bundle_version}",
+                code="device.version",
+            )
+        engines = [served.engine(submodel) for submodel in request.submodels]
+        image = _image(request.picture, served.shape)
+        results = await asyncio.gather(*(engine.run(image) for engine in engines))
+        return InferReply(
+            request_id=request.request_id,
+            bundle_version=served.version,
+            outputs=[
+                Output(
+                    submodel=submodel,
+                    feature=output.feature.astype("<f4").tobytes(),
+                    logits=output.logits.astype("<f4").tobytes(),
+                    microseconds=microseconds,
+                )
+                for submodel, (output, microseconds) in zip(request.submodels, results, strict=True)
+            ],
+        )
+
+
+def _image(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
+    code = "device.picture"
+    if picture.codec != "raw":
+        raise DeviceError(f"pictures come raw, not as {picture.codec[:20]!r}", code=code)
+    sent = (picture.height, picture.width, picture.channels)
+    if sent != shape:
+        raise DeviceError(f"the picture is {_times(sent)}, the sub-model takes {_times(shape)}", code=code)
+    expected = shape[0] * shape[1] * shape[2]
+    if len(picture.data) != expected:
+        raise DeviceError(
+            f"the picture has {len(picture.data)} bytes, {_times(shape)} are {expected}", code=code
+        )
+    return np.frombuffer(picture.data, np.uint8).reshape(shape)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

@@ -1,0 +1,151 @@
+"""Finding devices on the local network by zeroconf.
+
+What is announced is a hint that anyone on the network may have written: every field is bounded and cleaned
+here, and nothing is believed before the device itself has said hello.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from zeroconf import Error, InterfaceChoice, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from edvit_tf.errors import LinkError, UsageError
+
+SERVICE_TYPE = "_edvit._tcp.local."
+RESOLVE_SECONDS = 2.0
+# A flood of announcements fills no memory: later ones are ignored.
+MOST_DEVICES = 256
+_ID = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A device as it was announced; `id` is empty when only its address ("host:port") is known."""
+
+    address: str
+    id: str = ""
+    name: str = ""
+    protocol: int = 0
+    software: str = ""
+    runtime: str = ""
+
+
+def at_address(address: str) -> Announced:
+    """Name a device by hand, as "host:port".
+
+    Raises:
+        UsageError: when it is not that.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise UsageError(f"a device's address is host:port, for example 192.168.1.20:7434, not {address!r}")
+    return Announced(address=address)
+
+
+async def discover(timeout: float = 3.0, *, expected: int | None = None) -> list[Announced]:
+    """Browse for `timeout` seconds, or until `expected` devices have been found; sorted by name and id.
+
+    Raises:
+        LinkError: when the network cannot be browsed at all.
+    """
+    found: dict[str, Announced] = {}
+    enough = asyncio.Event()
+
+    def on_found(device: Announced) -> None:
+        found[device.id] = device
+        if expected is not None and len(found) >= expected:
+            enough.set()
+
+    async with Browser(on_found, lambda device: found.pop(device.id, None)):
+        try:
+            await asyncio.wait_for(enough.wait(), timeout)
+        except TimeoutError:
+            log.debug("browsed for %.1f s", timeout)
+    return sorted(found.values(), key=lambda device: (device.name, device.id))
+
+
+class Browser:
+    """An async context in which `on_found` is called for every announcement, and again when it changes.
+
+    `on_lost` is called when a device says goodbye.
+    """
+
+    def __init__(
+        self, on_found: Callable[[Announced], None], on_lost: Callable[[Announced], object] | None = None
+    ) -> None:
+        self._on_found = on_found
+        self._on_lost = on_lost
+        self._known: dict[str, Announced] = {}
+        self._resolving: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._zeroconf = AsyncZeroconf(interfaces=InterfaceChoice.All)
+            self._browser = AsyncServiceBrowser(
+                self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change]
+            )
+        except (OSError, Error) as error:
+            raise LinkError(
+                f"cannot look for devices on the network ({error}): give their addresses with --address"
+            ) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._resolving:
+            task.cancel()
+        await asyncio.gather(*self._resolving, return_exceptions=True)
+        await self._browser.async_cancel()
+        await self._zeroconf.async_close()
+
+    def _on_change(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        if state_change is ServiceStateChange.Removed:
+            lost = self._known.pop(name, None)
+            if lost and self._on_lost:
+                self._on_lost(lost)
+        elif name in self._known or len(self._resolving) + len(self._known) < MOST_DEVICES:
+            task = asyncio.get_running_loop().create_task(self._resolve(zeroconf, service_type, name))
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
+
+    async def _resolve(self, zeroconf: Zeroconf, service_type: str, name: str) -> None:
+        info = AsyncServiceInfo(service_type, name)
+        if not await info.async_request(zeroconf, RESOLVE_SECONDS * 1000):
+            return
+        device = cleaned(info.decoded_properties, info.parsed_addresses(), info.port)
+        if device is not None:
+            self._known[name] = device
+            self._on_found(device)
+
+
+def cleaned(properties: Mapping[str, str | None], addresses: list[str], port: int | None) -> Announced | None:
+    """Turn what came from the network into an `Announced`; None when it has no id, address or port."""
+    device = properties.get("id") or ""
+    if not _ID.fullmatch(device) or not addresses or not port:
+        return None
+    protocol = properties.get("proto") or ""
+    host = addresses[0]
+    return Announced(
+        address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        id=device,
+        name=clean_text(properties.get("name")),
+        protocol=int(protocol) if protocol.isascii() and protocol.isdigit() and len(protocol) < 6 else 0,
+        software=clean_text(properties.get("software")),
+        runtime=clean_text(properties.get("runtime")),
+    )
+
+
+def clean_text(text: str | None, *, longest: int = 64) -> str:
+    """Make foreign text fit to be shown: printable characters only (no terminal codes), at most `longest`."""
+    return "".join(character for character in text or "" if character.isprintable())[:longest]

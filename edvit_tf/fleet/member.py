@@ -1,0 +1,190 @@
+"""One device of the fleet: connect, keep watch, and come back after a failure.
+
+Connect → hello → prepare → up → heartbeat; every failure, whoever notices it, goes through `_fail`, and then
+the circle begins again after a growing, jittered wait. zeroconf shortens the wait and knows new addresses.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+
+from edvit_tf.errors import DeadlineError, EdvitError
+from edvit_tf.fleet.discover import Announced
+from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, state_after, status_of
+from edvit_tf.rpc.edvit_pb2 import HelloReply
+from edvit_tf.rpc.link import Link
+
+Connect = Callable[[str], Link]
+Prepare = Callable[[Link, HelloReply], Awaitable[HelloReply]]
+
+MOST_ADDRESSES = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, unless the name says otherwise.
+
+    A device that stops answering is down after at most (heartbeat + hello) · misses.
+    """
+
+    hello: float = 1.0
+    heartbeat: float = 1.0
+    misses: int = 2  # heartbeats in a row that may not be answered
+    first_delay: float = 0.1
+    longest_delay: float = 3.0
+    longest_refused: float = 30.0  # a device that refuses is not sent the same megabytes every few seconds
+    growth: float = 1.6
+    jitter: float = 0.2  # fraction
+    stable: float = 5.0  # up for so long, and the next failure starts again with `first_delay`
+
+    def delay(self, failures: int, random: Random, *, refused: bool = False) -> float:
+        """How long to wait after so many failures in a row."""
+        longest = self.longest_refused if refused else self.longest_delay
+        grown = min(longest, self.first_delay * self.growth ** min(max(failures - 1, 0), 50))
+        return grown * random.uniform(1 - self.jitter, 1 + self.jitter)
+
+
+class Member:
+    """A device and where it stands; `run` does not end until it is cancelled.
+
+    `prepare` is called with the link after each hello: it sees to it that the device holds what it should,
+    and returns the hello that says so. `state`, `reason` and `since` (seconds on the monotonic clock) belong
+    together.
+    """
+
+    def __init__(
+        self,
+        device: Announced,
+        *,
+        connect: Connect,
+        prepare: Prepare,
+        timing: Timing | None = None,
+        random: Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._device = device
+        self._connect = connect
+        self._prepare = prepare
+        self._timing = timing or Timing()
+        self._random = random or Random()  # noqa: S311 (jitter is no secret)
+        self._clock = clock
+        self._addresses = [device.address]
+        self._attempt = 0
+        self._hello: HelloReply | None = None
+        self._link: Link | None = None
+        self._trouble = asyncio.Event()
+        self._hint = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.state = State.CONNECTING
+        self.reason = ""
+        self.since = clock()
+
+    @property
+    def id(self) -> str:
+        """The device's id, empty as long as only its address is known."""
+        return self._hello.id if self._hello else self._device.id
+
+    @property
+    def name(self) -> str:
+        """What the device calls itself."""
+        return self.status().name
+
+    @property
+    def link(self) -> Link | None:
+        """The link while the device is up."""
+        return self._link if self.state is State.UP else None
+
+    def status(self) -> DeviceStatus:
+        """Where the device stands, with what it last said of itself."""
+        return status_of(self._device, self.state, self.reason, self._hello)
+
+    async def changed(self) -> None:
+        """Wait for the next change of state."""
+        await self._changed.wait()
+
+    def seen(self, device: Announced) -> None:
+        """Take a hint: the device has been announced, perhaps at another address."""
+        if device.address != self._addresses[0]:
+            others = [address for address in self._addresses if address != device.address]
+            self._addresses = [device.address, *others][:MOST_ADDRESSES]
+        if self.state is not State.UP:
+            self._attempt = 0
+            self._hint.set()
+
+    def report(self, link: Link, error: EdvitError) -> None:
+        """Take word of a failed call over `link`: the device is down at once, not at the next heartbeat."""
+        if link is self._link:
+            self._fail(error)
+            self._trouble.set()
+
+    async def run(self) -> None:
+        """Keep the device connected for ever."""
+        while True:
+            # A second address may be an old one or an impostor's: each gets its turn.
+            address = self._addresses[self._attempt % len(self._addresses)]
+            self._attempt += 1
+            self._hint.clear()
+            await self._session(address)
+            try:
+                await asyncio.wait_for(self._hint.wait(), self._delay())
+            except TimeoutError:
+                continue
+
+    def _delay(self) -> float:
+        return self._timing.delay(self._attempt, self._random, refused=self.state is State.REFUSED)
+
+    async def _session(self, address: str) -> None:
+        link = self._connect(address)
+        began: float | None = None
+        try:
+            hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
+            self._hello = await self._prepare(link, hello)
+            began = self._clock()
+            self._device = Announced(address, hello.id, hello.name)
+            self._trouble.clear()
+            self._link = link
+            self._to(State.UP, "")
+            await self._watch(link)
+        except EdvitError as error:
+            self._fail(error)
+        finally:
+            self._link = None
+            if began is not None and self._clock() - began >= self._timing.stable:
+                self._attempt = 0
+            await link.close()
+
+    async def _watch(self, link: Link) -> None:
+        """Say hello again and again; return when someone reports trouble, raise when the device is gone."""
+        misses = 0
+        while True:
+            try:
+                await asyncio.wait_for(self._trouble.wait(), self._timing.heartbeat)
+            except TimeoutError:
+                pass
+            else:
+                return
+            try:
+                self._hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
+            except DeadlineError:
+                misses += 1
+                if misses >= self._timing.misses:
+                    raise
+            else:
+                misses = 0
+
+    def _fail(self, error: EdvitError) -> None:
+        self._link = None
+        self._to(state_after(error), error.message)
+
+    def _to(self, state: State, reason: str) -> None:
+        if state is not self.state:
+            self.since = self._clock()
+            log.info("%s is %s%s", self.name or self._addresses[0], state.value, reason and f": {reason}")
+        self.state, self.reason = state, reason
+        self._changed.set()
+        self._changed = asyncio.Event()

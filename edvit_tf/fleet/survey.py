@@ -1,0 +1,28 @@
+"""Saying hello to devices once, for `fleet discover` and `fleet status`."""
+
+import asyncio
+from collections.abc import Sequence
+
+from edvit_tf.errors import EdvitError
+from edvit_tf.fleet.discover import Announced
+from edvit_tf.fleet.hello import HELLO_SECONDS, DeviceStatus, State, say_hello, state_after, status_of
+from edvit_tf.fleet.member import Connect
+from edvit_tf.rpc.channel import GrpcLink
+
+
+async def survey(
+    devices: Sequence[Announced], *, connect: Connect = GrpcLink, timeout: float = HELLO_SECONDS
+) -> list[DeviceStatus]:
+    """Say hello to all at once; return a row for each in the same order, with a reason where it failed."""
+
+    async def one(device: Announced) -> DeviceStatus:
+        link = connect(device.address)
+        try:
+            hello = await say_hello(link, device.id, timeout=timeout)
+        except EdvitError as error:
+            return status_of(device, state_after(error), error.message, None)
+        finally:
+            await link.close()
+        return status_of(device, State.UP, "", hello)
+
+    return list(await asyncio.gather(*map(one, devices)))
