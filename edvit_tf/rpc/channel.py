@@ -11,6 +11,8 @@ from typing import Any
 
 # We start children only through subprocess; gRPC's fork handlers would do nothing but complain about it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# What it would log, we raise.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import grpc.aio

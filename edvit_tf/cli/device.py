@@ -1,0 +1,70 @@
+"""`edvit-tf device run`: be a device of a fleet."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, say, show
+
+app = typer.Typer(help="Be a device of a fleet.", no_args_is_help=True)
+
+MEGABYTE = 1_000_000
+LARGEST_MEMORY_MB = 1e9
+
+
+@app.callback()
+def _device() -> None:
+    pass
+
+
+@app.command("run")
+def run(
+    name: Annotated[str, typer.Option(help="What people call this device (default: the host's name).")] = "",
+    store: Annotated[
+        Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
+    ] = None,
+    port: Annotated[int, typer.Option(help="TCP port; 0 takes any free one.")] = 7434,
+    interface: Annotated[str, typer.Option(help="IPv4 address of this machine to listen on.")] = "127.0.0.1",
+    memory_mb: Annotated[
+        float | None, typer.Option(help="Megabytes given to sub-models (default: half of the memory).")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Accept unsigned bundles from other machines too.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C."""
+    import asyncio
+    import logging
+    import socket
+
+    from edvit_tf.device.agent import DeviceSettings, Ready, run_device
+    from edvit_tf.errors import UsageError
+
+    if memory_mb is not None and not 0 < memory_mb < LARGEST_MEMORY_MB:
+        raise UsageError(f"--memory-mb must be more than 0, not {memory_mb}")
+    settings = DeviceSettings(
+        name=name or socket.gethostname(),
+        store=store or _default_store(),
+        port=port,
+        interface=interface,
+        memory_bytes=None if memory_mb is None else int(memory_mb * MEGABYTE),
+        insecure=insecure,
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    def on_ready(ready: Ready) -> None:
+        if json:
+            emit({"id": ready.id, "name": ready.name, "address": ready.address, "port": ready.port})
+        else:
+            show(f"{ready.name} is ready at {ready.address}:{ready.port} (id {ready.id[:12]})")
+
+    asyncio.run(run_device(settings, on_ready))
+    say(f"{settings.name} has stopped")
+
+
+def _default_store() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "edvit-tf" / "device"

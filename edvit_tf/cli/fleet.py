@@ -1,0 +1,181 @@
+"""`edvit-tf fleet discover | deploy | status`: the devices, and what they hold."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, screen, show
+
+if TYPE_CHECKING:
+    from edvit_tf.fleet import Announced, DeviceStatus, Progress
+    from edvit_tf.fleet.deploy import OnProgress
+
+app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is_help=True)
+
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="Folder of the deployment (default: the user's data folder).")
+]
+AddressOption = Annotated[
+    list[str] | None, typer.Option("--address", help="A device as host:port, beside those that are found.")
+]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=0.1, max=600.0, help="Seconds to look for devices.")
+]
+
+
+@app.command("discover")
+def discover(
+    timeout: TimeoutOption = 3.0,
+    devices: Annotated[int | None, typer.Option(min=1, help="Stop looking when so many are found.")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the devices on the network, and what each says of itself."""
+    import asyncio
+
+    from edvit_tf.fleet import survey
+    from edvit_tf.fleet.deploy import NO_DEVICE
+
+    async def work() -> list["DeviceStatus"]:
+        return await survey(await _find(timeout, devices, address))
+
+    rows = asyncio.run(work())
+    if not rows and not json:
+        show(f"{NO_DEVICE[0].upper()}{NO_DEVICE[1:]}.")
+        return
+    _print(rows, json=json)
+
+
+@app.command("deploy")
+def deploy(
+    bundle: Annotated[Path, typer.Argument(help="The folder that edvit-tf export wrote.")],
+    state: StateOption = None,
+    timeout: TimeoutOption = 5.0,
+    devices: Annotated[int | None, typer.Option(min=1, help="Stop looking when so many are found.")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Place the sub-models of a bundle on the devices, send them, and remember who has what."""
+    import asyncio
+
+    from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.errors import LinkError
+    from edvit_tf.fleet import Deployment
+    from edvit_tf.fleet import deploy as deploy_to
+    from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.state import default_folder, save
+
+    opened = open_bundle(bundle)
+    wanted = devices or len(opened.manifest.submodels)
+    folder = state or default_folder()
+
+    async def work() -> Deployment:
+        found = await _find(timeout, wanted, address)
+        if not found:
+            raise LinkError(NO_DEVICE, code="link.no_device")
+        with _bars() as on_progress:
+            return await deploy_to(opened, found, on_progress=on_progress)
+
+    deployment = asyncio.run(work())
+    save(folder, opened, deployment)
+    rows = [
+        {
+            "submodel": submodel,
+            "device": device.id,
+            "name": device.name,
+            "address": device.address,
+            "classes": list(opened.manifest.submodel(submodel).classes),
+        }
+        for device in deployment.devices
+        for submodel in deployment.submodels_of(device.id)
+    ]
+    if json:
+        emit(
+            {
+                "bundle": opened.manifest.name,
+                "bundle_version": opened.manifest.version,
+                "state": folder,
+                "placement": rows,
+            }
+        )
+        return
+    for row in rows:
+        show(f"{row['submodel']} serves on {row['name']} ({row['address']})")
+    option = f" --state {state}" if state else ""
+    show(f"Next: edvit-tf infer{option} PICTURE\n      edvit-tf fleet status{option}")
+
+
+@app.command("status")
+def status(state: StateOption = None, json: JsonOption = False) -> None:
+    """Say hello to every device of the deployment."""
+    import asyncio
+
+    from edvit_tf.fleet import discover as browse
+    from edvit_tf.fleet import survey
+    from edvit_tf.fleet.state import default_folder, load
+
+    _, deployment = load(state or default_folder())
+
+    async def work() -> list["DeviceStatus"]:
+        rows = await survey(deployment.devices)
+        if all(row.state == "up" for row in rows):
+            return rows
+        # One that restarted may have another port now; zeroconf knows.
+        now = {device.id: device for device in await browse(1.0)}
+        return await survey([now.get(device.id, device) for device in deployment.devices])
+
+    _print(asyncio.run(work()), json=json)
+
+
+async def _find(timeout: float, expected: int | None, addresses: list[str] | None) -> list["Announced"]:
+    """Devices named by hand first, then those that announce themselves; an address once."""
+    from edvit_tf.fleet import at_address
+    from edvit_tf.fleet import discover as browse
+
+    named = [at_address(address) for address in addresses or []]
+    rest = None if expected is None else expected - len(named)
+    found = [] if rest is not None and rest <= 0 else await browse(timeout, expected=rest)
+    known = {device.address for device in named}
+    return named + [device for device in found if device.address not in known]
+
+
+def _print(rows: list["DeviceStatus"], *, json: bool) -> None:
+    if json:
+        emit([row.to_json() for row in rows])
+        return
+    from rich.table import Table
+
+    table = Table("name", "id", "address", "state", "runtime", "memory", "bundle", "sub-models")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.id[:12],
+            row.address,
+            f"{row.state}: {row.reason}" if row.reason else row.state,
+            row.runtime,
+            f"{row.memory_mb:.0f} MB",
+            f"version {row.bundle_version}" if row.bundle_version else "none",
+            ", ".join(row.submodels) or "none",
+        )
+    show(table)
+
+
+@contextmanager
+def _bars() -> Iterator["OnProgress"]:
+    """One bar for each sub-model, on standard error."""
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    tasks: dict[str, TaskID] = {}
+    with Bars(console=screen) as bars:
+
+        def on_progress(progress: "Progress") -> None:
+            text = f"{progress.submodel} → {progress.device}: {progress.step}"
+            if progress.submodel not in tasks:
+                tasks[progress.submodel] = bars.add_task(text, total=progress.total)
+            bars.update(tasks[progress.submodel], description=text, completed=progress.sent)
+
+        yield on_progress

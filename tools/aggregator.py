@@ -1,0 +1,61 @@
+"""An aggregator in one screen: find the devices, give them a bundle, classify a folder of pictures.
+
+    python tools/aggregator.py build/demo/bundle pictures/
+
+Start as many `edvit-tf device run` as the bundle has sub-models first. This is the public interface of edvit-tf
+and nothing else; `edvit-tf fleet deploy` and `edvit-tf infer` do the same and remember the deployment.
+"""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from edvit_tf.bundle.picture import open_picture, prepare
+from edvit_tf.bundle.reader import open_bundle
+from edvit_tf.errors import EdvitError
+from edvit_tf.fleet import Aggregator, Progress, at_address, deploy, discover
+
+
+def on_progress(progress: Progress) -> None:
+    """Say when a device serves what it was sent."""
+    if progress.step == "serving":
+        print(f"{progress.device} serves {progress.submodel} ({progress.total} bytes)", file=sys.stderr)
+
+
+async def run(bundle_folder: Path, pictures: Path, addresses: list[str], seconds: float) -> None:
+    """Deploy the bundle and print a line for each picture."""
+    bundle = open_bundle(bundle_folder)
+    devices = [at_address(address) for address in addresses]
+    if not devices:
+        devices = await discover(seconds, expected=len(bundle.manifest.submodels))
+    deployment = await deploy(bundle, devices, on_progress=on_progress)
+
+    async with Aggregator(bundle, deployment) as fleet:
+        for path in sorted(path for path in pictures.iterdir() if path.is_file()):
+            image = prepare(open_picture(path), bundle.manifest.input)
+            answer = await fleet.classify(image)
+            print(
+                f"{path.name}\t{answer.label}\t{max(answer.probabilities):.3f}"
+                f"\t{answer.answered} of {answer.expected}\t{answer.milliseconds:.1f} ms"
+            )
+
+
+def main() -> int:
+    """Parse the arguments, run, and turn an error into one sentence."""
+    parser = argparse.ArgumentParser(description="Classify a folder of pictures through a fleet.")
+    parser.add_argument("bundle", type=Path, help="the folder that edvit-tf export wrote")
+    parser.add_argument("pictures", type=Path, help="a folder of pictures")
+    parser.add_argument("--address", action="append", default=[], help="a device as host:port")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to look for devices")
+    given = parser.parse_args()
+    try:
+        asyncio.run(run(given.bundle, given.pictures, given.address, given.seconds))
+    except EdvitError as error:
+        print(f"aggregator: {error.message}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
