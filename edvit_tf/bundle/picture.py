@@ -65,8 +65,8 @@ def prepare(image: Image.Image, size: PictureSize) -> np.ndarray:
     """The picture as a model takes it: uint8 [height, width, channels].
 
     It is turned upright by its EXIF orientation; 16 bits become 8; what is transparent becomes white; colours
-    become grey or the reverse; it is resized (bilinear, with antialiasing) until it just covers the model's size
-    and cropped to the centre. A picture that has the size and channels already keeps every byte.
+    become grey or the reverse; it is resized (bilinear, with antialiasing) until it just covers the model's
+    size and cropped to the centre. A picture that has the size and channels already keeps every byte.
 
     Raises:
         DataError: a picture of floating-point numbers, of a colour space without a way to RGB, or without

@@ -1,0 +1,75 @@
+"""`edvit-tf inspect`: check a bundle file by file and say what is in it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edvit_tf.bundle.manifest import Manifest
+
+BundleArgument = Annotated[Path, typer.Argument(help="The folder that edvit-tf export wrote.")]
+
+
+def inspect(bundle: BundleArgument, json: JsonOption = False) -> None:
+    """Check every file of a bundle against its manifest, and say what is in it."""
+    from edvit_tf.bundle.manifest import to_json
+    from edvit_tf.bundle.reader import open_bundle
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if json:
+        emit(
+            {
+                "manifest": to_json(manifest),
+                "verified": True,  # open_bundle has hashed every file, or raised
+                "signed": opened.has_signature,
+                "submodels": _rows(manifest),
+            }
+        )
+        return
+    show(f"{manifest.name}, version {manifest.version}: every file is as the manifest says.")
+    show(f"{'Signed (the signature itself is not checked here)' if opened.has_signature else 'Not signed'}.")
+    show(f"Classes: {', '.join(manifest.classes)}")
+    size = manifest.input
+    show(f"Input: uint8 {size.height} × {size.width} × {size.channels}")
+    shares = manifest.accuracies
+    show(f"Accuracy on the {shares.split} split: teacher {shares.teacher:.1%}, fused {shares.fused:.1%}")
+    show(_table(manifest))
+
+
+def _rows(manifest: "Manifest") -> list[dict[str, object]]:
+    return [
+        {
+            "id": submodel.id,
+            "format": variant.format,
+            "file": variant.file,
+            "bytes": variant.bytes,
+            "delegate_partitions": variant.partitions,
+            "operators": list(variant.operators),
+        }
+        for submodel in manifest.submodels
+        for variant in submodel.variants
+    ]
+
+
+def _table(manifest: "Manifest") -> "Table":
+    from rich.table import Table
+
+    table = Table("sub-model", "classes", "format", "kB", "million MACs", "partitions", "file")
+    for submodel in manifest.submodels:
+        for variant in submodel.variants:
+            table.add_row(
+                submodel.id,
+                ", ".join(submodel.classes),
+                variant.format,
+                f"{variant.bytes / 1e3:.1f}",
+                f"{submodel.macs / 1e6:.2f}",
+                str(variant.partitions),
+                variant.file,
+            )
+    return table
