@@ -1,0 +1,181 @@
+"""The training loop that teacher, sub-models and fusion share, and the forward pass over many pictures.
+
+Both are compiled by XLA for one batch size. All randomness comes from seeds that are passed in.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.vit.keras import keras, tf
+
+MAX_SHIFT = 2
+_FORWARD_BATCH = 500
+_FORWARD_PIXELS = 4_000_000
+_WITHOUT_DECAY = ["bias", "gamma", "beta", "token", "positions"]
+
+Choose = Callable[[np.random.Generator], NDArray[np.int64]]
+Batches = Callable[[np.random.Generator], Iterator[tuple[Any, NDArray[np.float32]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to train: AdamW with a linear warm-up and a cosine down to zero.
+
+    Attributes:
+        epochs: passes over the examples.
+        batch: examples a step.
+        rate: highest learning rate.
+        weight_decay: decoupled, on kernels only.
+        warm_up: share of all steps during which the rate rises.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+    warm_up: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Pictures and what a model should say of them.
+
+    Attributes:
+        images: uint8 [n, height, width, channels].
+        targets: probabilities f32 [n, views, classes]; view 0 is for the picture and view 1, where there is
+            one, for its mirror image. Without a view 1 pictures are not mirrored in training.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, size: int, choose: Choose | None = None) -> Batches:
+        """Epochs in random order, each picture moved a little and, where it may be, mirrored.
+
+        `choose` gives the rows of an epoch, all of them by default. What is left over after the last whole
+        batch waits for another epoch.
+        """
+
+        def epoch(generator: np.random.Generator) -> Iterator[tuple[Any, NDArray[np.float32]]]:
+            rows = np.arange(len(self)) if choose is None else choose(generator)
+            order = generator.permutation(rows)
+            count = min(size, len(order))
+            for start in range(0, len(order) - count + 1, count):
+                chosen = order[start : start + count]
+                view = generator.integers(0, self.targets.shape[1], count)
+                images = self.images[chosen]
+                images = np.where((view == 1)[:, None, None, None], images[:, :, ::-1], images)
+                yield move(images, MAX_SHIFT, generator), self.targets[chosen, view]
+
+        return epoch
+
+
+def steps_of(rows: int, batch: int) -> int:
+    """Whole batches in an epoch of so many rows; one smaller batch when there are too few."""
+    return rows // min(batch, rows)
+
+
+def move(images: NDArray[np.uint8], most: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Move each picture of [b, h, w, c] by up to `most` pixels either way, its edge filling the gap."""
+    count, height, width, _ = images.shape
+    down, right = generator.integers(-most, most + 1, (2, count, 1))
+    rows = np.clip(np.arange(height) + down, 0, height - 1)
+    columns = np.clip(np.arange(width) + right, 0, width - 1)
+    moved: NDArray[np.uint8] = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved
+
+
+def one_hot(labels: NDArray[np.int64], classes: int, smoothing: float = 0.0) -> NDArray[np.float32]:
+    """Targets f32 [n, classes]: 1 at the label, `smoothing` of it spread over all classes."""
+    return (np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes).astype(np.float32)
+
+
+def fit(
+    model: Any,
+    batches: Batches,
+    steps: int,
+    schedule: Schedule,
+    *,
+    seed: int,
+    output: str | None = "logits",
+    before_step: Callable[[], None] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    jit_compile: bool = True,
+) -> None:
+    """Train a Keras model in place to the targets' cross-entropy.
+
+    With targets of probabilities, cross-entropy is KL(target ‖ answer) up to a constant, so a mixture of
+    label and teacher as target is the sum of both losses.
+
+    Args:
+        model: answers with logits, or with a dict that has them under `output`.
+        batches: one epoch of (inputs, targets f32 [b, classes]) for a generator.
+        steps: batches in an epoch.
+        schedule: epochs, learning rate and so on.
+        seed: decides the order of examples and their augmentation.
+        output: name of the logits among the model's outputs, None where they are the only one.
+        before_step: called before every step.
+        after_epoch: called with the number of epochs done, after each.
+        jit_compile: whether XLA compiles the step.
+    """
+    optimizer = _optimizer(schedule, steps * schedule.epochs)
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
+    def step(inputs: Any, targets: Any) -> None:
+        with tf.GradientTape() as tape:
+            answer = model(inputs, training=True)
+            logits = answer if output is None else answer[output]
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    generator = np.random.default_rng(seed)
+    for epoch in range(schedule.epochs):
+        for inputs, targets in batches(generator):
+            if before_step is not None:
+                before_step()
+            step(inputs, targets)
+        if after_epoch is not None:
+            after_epoch(epoch + 1)
+
+
+def _optimizer(schedule: Schedule, steps: int) -> Any:
+    warm_up = max(1, round(schedule.warm_up * steps))
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=schedule.rate, warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay, jit_compile=False)
+    optimizer.exclude_from_weight_decay(var_names=_WITHOUT_DECAY)
+    return optimizer
+
+
+class Forward:
+    """A model's answers over many pictures, compiled once for batches of one size."""
+
+    def __init__(self, model: Any) -> None:
+        self._answer = tf.function(lambda images: model(images, training=False), jit_compile=True)
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Answers for uint8 [n, h, w, c]: `feature` f32 [n, width], `logits` f32 [n, classes]."""
+        parts: list[dict[str, NDArray[np.float32]]] = []
+        size = max(1, min(_FORWARD_BATCH, _FORWARD_PIXELS // int(np.prod(images.shape[1:]))))
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            # One shape, one compilation: the last batch is filled up and cut again.
+            filled = np.zeros((size, *images.shape[1:]), np.uint8)
+            filled[: len(batch)] = batch
+            answer = self._answer(filled)
+            parts.append({name: value.numpy()[: len(batch)] for name, value in answer.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def accuracy(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+        """Share of pictures whose highest logit is their label's."""
+        return float(np.mean(self(images)["logits"].argmax(axis=1) == labels))
