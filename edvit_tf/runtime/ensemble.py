@@ -1,6 +1,6 @@
 """Every sub-model of a bundle in this process: features of many pictures, and how right the bundle is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.bundle.reader import Bundle
+from edvit_tf.errors import DataError
 from edvit_tf.runtime.fusion import Fusion
 from edvit_tf.runtime.interpreter import Flatbuffer
 
@@ -133,3 +134,20 @@ def evaluate(
 def accuracy(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the fraction of rows of `scores` [n, classes] whose largest entry is the label's."""
     return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def match_labels(
+    labels: NDArray[np.int64], classes: Sequence[str], bundle_classes: Sequence[str]
+) -> NDArray[np.int64]:
+    """Turn indices into a data set's classes into indices into a bundle's, by name.
+
+    Raises:
+        DataError: the data set has a class that the bundle does not know.
+    """
+    unknown = [name for name in classes if name not in bundle_classes]
+    if unknown:
+        raise DataError(
+            f"The bundle knows {', '.join(bundle_classes)}, and the data set has {', '.join(unknown)} too: "
+            "evaluate on the data that it was made for."
+        )
+    return np.array([bundle_classes.index(name) for name in classes], np.int64)[labels]
