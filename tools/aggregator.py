@@ -2,8 +2,8 @@
 
     python tools/aggregator.py build/demo/bundle pictures/
 
-Start as many `edvit-tf device run` as the bundle has sub-models first. This is the public interface of edvit-tf
-and nothing else; `edvit-tf fleet deploy` and `edvit-tf infer` do the same and remember the deployment.
+Start as many `edvit-tf device run` as the bundle has sub-models first. This is the public interface of
+edvit-tf and nothing else; `edvit-tf fleet deploy` and `edvit-tf infer` do the same and remember it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def on_progress(progress: Progress) -> None:
         print(f"{progress.device} serves {progress.submodel} ({progress.total} bytes)", file=sys.stderr)
 
 
-async def run(bundle_folder: Path, pictures: Path, addresses: list[str], seconds: float) -> None:
+async def run(bundle_folder: Path, pictures: list[Path], addresses: list[str], seconds: float) -> None:
     """Deploy the bundle and print a line for each picture."""
     bundle = open_bundle(bundle_folder)
     devices = [at_address(address) for address in addresses]
@@ -32,7 +32,7 @@ async def run(bundle_folder: Path, pictures: Path, addresses: list[str], seconds
     deployment = await deploy(bundle, devices, on_progress=on_progress)
 
     async with Aggregator(bundle, deployment) as fleet:
-        for path in sorted(path for path in pictures.iterdir() if path.is_file()):
+        for path in pictures:
             image = prepare(open_picture(path), bundle.manifest.input)
             answer = await fleet.classify(image)
             print(
@@ -49,8 +49,9 @@ def main() -> int:
     parser.add_argument("--address", action="append", default=[], help="a device as host:port")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to look for devices")
     given = parser.parse_args()
+    pictures = sorted(path for path in given.pictures.glob("*") if path.is_file())
     try:
-        asyncio.run(run(given.bundle, given.pictures, given.address, given.seconds))
+        asyncio.run(run(given.bundle, pictures, given.address, given.seconds))
     except EdvitError as error:
         print(f"aggregator: {error.message}", file=sys.stderr)
         return error.exit_status

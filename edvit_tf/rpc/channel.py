@@ -4,9 +4,10 @@ The only place that knows gRPC's errors. A refusal travels as FAILED_PRECONDITIO
 that `DeviceError("…", code="device.memory")` raised on the device is the same error at the aggregator.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 # We start children only through subprocess; gRPC's fork handlers would do nothing but complain about it.
@@ -54,37 +55,50 @@ class GrpcLink:
     def __init__(self, address: str) -> None:
         self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+        self._closed = False
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
 
     async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
         """Say hello."""
-        try:
+        with self._translated(timeout):
             reply: HelloReply = await self._stub.Hello(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error, self.address, timeout) from error
         return reply
 
     async def install(
         self, requests: AsyncIterable[InstallRequest], *, timeout: float
     ) -> AsyncGenerator[InstallReply, None]:
         """Send one sub-model and yield the device's progress."""
+        call = self._stub.Install(requests, timeout=timeout)
         try:
-            async for reply in self._stub.Install(requests, timeout=timeout):
-                yield reply
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error, self.address, timeout) from error
+            with self._translated(timeout):
+                async for reply in call:
+                    yield reply
+        finally:
+            call.cancel()  # a caller that gives up stops the device too
 
     async def infer(self, request: InferRequest, *, timeout: float) -> InferReply:
         """Send one picture and return the device's outputs."""
-        try:
+        with self._translated(timeout):
             reply: InferReply = await self._stub.Infer(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error, self.address, timeout) from error
         return reply
 
     async def close(self) -> None:
         """Close the channel; calls under way end with `LinkError`."""
+        self._closed = True
         await self._channel.close()
+
+    @contextmanager
+    def _translated(self, timeout: float) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, self.address, timeout) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            # gRPC says the same when its channel was closed as when our own task is cancelled.
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise LinkError(f"the connection to the device at {self.address} was closed") from error
 
 
 def _translate(error: Any, address: str, timeout: float) -> EdvitError:
