@@ -60,7 +60,7 @@ def _rows(manifest: "Manifest") -> list[dict[str, object]]:
 def _table(manifest: "Manifest") -> "Table":
     from rich.table import Table
 
-    table = Table("sub-model", "classes", "format", "kB", "million MACs", "partitions", "file")
+    table = Table("sub-model", "classes", "format", "kB", "million MACs", "partitions")
     for submodel in manifest.submodels:
         for variant in submodel.variants:
             table.add_row(
@@ -70,6 +70,5 @@ def _table(manifest: "Manifest") -> "Table":
                 f"{variant.bytes / 1e3:.1f}",
                 f"{submodel.macs / 1e6:.2f}",
                 str(variant.partitions),
-                variant.file,
             )
     return table
