@@ -57,6 +57,7 @@ clean:  ## Remove everything that was made here, .venv too
 	  || { echo "Python's venv module is not complete: run 'sudo apt install python3-venv', then make again."; exit 1; }
 	@echo "Making .venv with $$($(PYTHON) --version)."
 	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 
 .venv/export.stamp: .venv/bin/pip setup.cfg pyproject.toml constraints.txt
 	@echo "Installing edvit-tf[export] in the versions of constraints.txt: TensorFlow and its company, some minutes."
