@@ -1,0 +1,146 @@
+"""What each residual channel, attention head and MLP unit is worth to a group of classes.
+
+UP-ViTs (arXiv 2111.15127) scores a unit by KL(softmax of the whole model ‖ softmax without it) over a few
+proxy images of each class: one pass over them for each unit. Put a gate g = 1 on every unit. To second order
+in the gate that is closed, for one image,
+
+    KL(p(1) ‖ p(0)) ≈ ½ (∂logits/∂g)ᵀ F (∂logits/∂g),    F = diag(p) - p·pᵀ,
+
+the Fisher information of the gate (the first order is zero: at g = 1 the divergence is at its least). And
+F = B·Bᵀ with B = (I - p·1ᵀ)·diag(√p), so for a vector ε of independent random signs the square of
+∂(logitsᵀ·B·ε)/∂g has the right mean. One backward pass gives it for every gate of every image: activation
+times gradient, summed over the tokens, then squared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.errors import DataError
+from edvit_tf.vit.checkpoint import Weights
+from edvit_tf.vit.config import ViTConfig
+from edvit_tf.vit.keras import keras, tf
+from edvit_tf.vit.model import build, write_weights
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Importance:
+    """Estimated KL divergence, in nats an image, that removing one unit causes.
+
+    Attributes:
+        residual: [width].
+        heads: for each block [heads].
+        mlp: for each block [MLP units].
+    """
+
+    residual: Scores
+    heads: tuple[Scores, ...]
+    mlp: tuple[Scores, ...]
+
+
+def proxy_images(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], group: Sequence[int], *, per_class: int, seed: int
+) -> NDArray[np.uint8]:
+    """The group's own images to judge units by: as many of each class, drawn without replacement.
+
+    A class with fewer than `per_class` images sets the number for all, so that none outweighs another.
+
+    Raises:
+        DataError: a class of the group has no image.
+    """
+    members = [np.flatnonzero(labels == index) for index in group]
+    empty = [index for index, found in zip(group, members, strict=True) if not len(found)]
+    if empty:
+        raise DataError(f"There is no image of class {empty[0]} to judge units by: add some.")
+    count = min(per_class, *(len(found) for found in members))
+    random = np.random.default_rng(seed)
+    chosen = np.concatenate([random.choice(found, count, replace=False) for found in members])
+    proxy: NDArray[np.uint8] = images[np.sort(chosen)]
+    return proxy
+
+
+def fisher(
+    config: ViTConfig,
+    weights: Weights,
+    images: NDArray[np.uint8],
+    *,
+    seed: int,
+    batch_size: int = 16,
+) -> Importance:
+    """All scores from one forward and one backward pass over the images.
+
+    Args:
+        config: the whole model.
+        weights: of the whole model.
+        images: uint8 [n, height, width, channels], see `proxy_images`.
+        seed: of the random signs.
+        batch_size: images at once; memory grows with it, the scores stay.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not len(images):
+        raise DataError("There are no images to judge units by.")
+    model = build(config)
+    write_weights(model, weights)
+    tapped = _tapped(model, config)
+    squares = tf.function(_squared_gate_gradients, reduce_retracing=True)
+    signs = np.random.default_rng(seed).choice(np.asarray([-1, 1], np.float32), (len(images), config.classes))
+    totals: list[Scores] = []
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        found = [
+            total.numpy().astype(np.float64) for total in squares(tapped, config, images[batch], signs[batch])
+        ]
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    residual, *rest = [total / (2 * len(images)) for total in totals]
+    depth = len(config.blocks)
+    return Importance(residual, tuple(rest[:depth]), tuple(rest[depth:]))
+
+
+def _tapped(model: Any, config: ViTConfig) -> Any:
+    """The model with every gated activation beside its logits.
+
+    Residual channels are gated at each write to the stream: the embedding and both halves of every block.
+    """
+    blocks = range(len(config.blocks))
+    writes = ["position_embedding"]
+    writes += [f"block_{index}_{layer}" for index in blocks for layer in ("projection", "mlp_down")]
+    outputs = {
+        "logits": model.output["logits"],
+        "writes": [model.get_layer(name).output for name in writes],
+        "heads": [model.get_layer(f"block_{index}_attention").output for index in blocks],
+        "mlp": [model.get_layer(f"block_{index}_gelu").output for index in blocks],
+    }
+    return keras.Model(model.input, outputs)
+
+
+def _squared_gate_gradients(tapped: Any, config: ViTConfig, images: Any, signs: Any) -> list[Any]:
+    """Sums over images of squared gate gradients: residual [width], then heads and then MLPs by block."""
+    with tf.GradientTape() as tape:
+        outputs = tapped(images, training=False)
+        probabilities = tf.stop_gradient(tf.nn.softmax(outputs["logits"]))
+        vector = tf.sqrt(probabilities) * signs
+        vector -= probabilities * tf.reduce_sum(vector, axis=-1, keepdims=True)
+        target = tf.reduce_sum(vector * outputs["logits"])
+    kinds = {kind: outputs[kind] for kind in ("writes", "heads", "mlp")}
+    gates = {
+        kind: [_sum_over_tokens(a * g) for a, g in zip(kinds[kind], gradients, strict=True)]
+        for kind, gradients in tape.gradient(target, kinds).items()
+    }
+    heads = [
+        tf.reduce_sum(tf.reshape(gate, [-1, block.heads, config.head_size]), axis=-1)
+        for gate, block in zip(gates["heads"], config.blocks, strict=True)
+    ]
+    per_image = [tf.add_n(gates["writes"]), *heads, *gates["mlp"]]
+    return [tf.reduce_sum(tf.square(gate), axis=0) for gate in per_image]
+
+
+def _sum_over_tokens(products: Any) -> Any:
+    """[b, n, units] → [b, units]; the last block has only the class token, and nothing to sum."""
+    return tf.reduce_sum(products, axis=1) if len(products.shape) == 3 else products

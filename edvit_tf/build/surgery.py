@@ -1,0 +1,156 @@
+"""Cut a ViT down to the units that are kept: weights in, smaller weights out. Pure NumPy.
+
+Dimensions that are coupled are cut as one (UP-ViTs, arXiv 2111.15127): a residual channel goes from the patch
+embedding, the class token, the positions, every norm, both ends of every block and the head; an attention
+head goes from query, key, value and projection; a hidden unit of an MLP from both its layers.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.errors import ModelError
+from edvit_tf.vit.checkpoint import Weights, check_weights
+from edvit_tf.vit.config import BlockConfig, ViTConfig
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """The units that stay, as rising indices into the model that is cut.
+
+    Attributes:
+        residual: channels of the residual stream, one set for the whole network.
+        heads: for each block, its attention heads.
+        mlp: for each block, its hidden units.
+    """
+
+    residual: Indices
+    heads: tuple[Indices, ...]
+    mlp: tuple[Indices, ...]
+
+
+def keep_all(config: ViTConfig) -> Kept:
+    """Every unit of a model."""
+    return Kept(
+        np.arange(config.width),
+        tuple(np.arange(block.heads) for block in config.blocks),
+        tuple(np.arange(block.mlp_units) for block in config.blocks),
+    )
+
+
+def cut(config: ViTConfig, weights: Weights, kept: Kept) -> tuple[ViTConfig, Weights]:
+    """The model with the kept units alone, and its config.
+
+    Without a head or a hidden unit the rest computes what it did. Without a residual channel it does not
+    quite: each norm takes its mean and variance over the channels that are left, so a cut model is retrained.
+
+    Raises:
+        ModelError: the weights do not fit the config, or the indices do not fit the model.
+    """
+    check_weights(config, weights)
+    _check_kept(config, kept)
+    smaller = replace(
+        config,
+        width=len(kept.residual),
+        blocks=tuple(BlockConfig(len(h), len(m)) for h, m in zip(kept.heads, kept.mlp, strict=True)),
+    )
+    return smaller, {name: _cut_weight(name, weight, config, kept) for name, weight in weights.items()}
+
+
+# What runs along the last two axes of a kernel, layer by layer. The other weights have only the last axis.
+_AXES: dict[str, tuple[str | None, str | None]] = {
+    "patch_embedding": (None, "residual"),
+    "class_token": (None, "residual"),
+    "position_embedding": (None, "residual"),
+    "attention_norm": (None, "residual"),
+    "query": ("residual", "heads"),
+    "key": ("residual", "heads"),
+    "value": ("residual", "heads"),
+    "projection": ("heads", "residual"),
+    "mlp_norm": (None, "residual"),
+    "mlp_up": ("residual", "mlp"),
+    "mlp_down": ("mlp", "residual"),
+    "final_norm": (None, "residual"),
+    "head": ("residual", None),
+}
+
+
+def _cut_weight(name: str, weight: NDArray[np.float32], config: ViTConfig, kept: Kept) -> NDArray[np.float32]:
+    parts = re.fullmatch(r"(?:block_(?P<block>\d+)_)?(?P<layer>\w+)/(?P<weight>\w+)", name)
+    assert parts is not None  # noqa: S101 (check_weights knows every name)
+    inputs, outputs = _AXES[parts["layer"]]
+    block = int(parts["block"] or 0)
+    if parts["weight"] == "kernel" and inputs is not None:
+        weight = weight.take(_units(inputs, block, config, kept), axis=-2)
+    if outputs is not None:
+        weight = weight.take(_units(outputs, block, config, kept), axis=-1)
+    return weight.copy()
+
+
+def _units(dimension: str, block: int, config: ViTConfig, kept: Kept) -> Indices:
+    """Indices along one dimension; a head stands for its `head_size` units."""
+    if dimension == "residual":
+        return kept.residual
+    if dimension == "mlp":
+        return kept.mlp[block]
+    size = config.head_size
+    return (kept.heads[block][:, None] * size + np.arange(size)).ravel()
+
+
+def _check_kept(config: ViTConfig, kept: Kept) -> None:
+    if len(kept.heads) != len(config.blocks) or len(kept.mlp) != len(config.blocks):
+        raise ModelError(
+            f"The model has {len(config.blocks)} blocks, but other numbers of them are to be cut."
+        )
+    _check_indices("residual channels", kept.residual, config.width)
+    for index, block in enumerate(config.blocks):
+        _check_indices(f"heads of block {index}", kept.heads[index], block.heads)
+        _check_indices(f"MLP units of block {index}", kept.mlp[index], block.mlp_units)
+
+
+def _check_indices(what: str, indices: Indices, count: int) -> None:
+    if len(indices) == 0 or indices[0] < 0 or indices[-1] >= count or (np.diff(indices) <= 0).any():
+        raise ModelError(f"The kept {what} must be rising indices below {count}, at least one of them.")
+
+
+def group_head(
+    config: ViTConfig, weights: Weights, group: tuple[int, ...], *, other: bool
+) -> tuple[ViTConfig, Weights]:
+    """Keep the logits of the `group`'s classes, in its order; with `other` a last one is for all the rest.
+
+    It is the mean of the rest's logits plus log(their number), which is at most the logarithm of the sum of
+    their exponentials and meets it when they are equal: where retraining starts, not where it ends.
+
+    Raises:
+        ModelError: a class the model does not have, one that comes twice, or no rest for `other`.
+    """
+    if not group or len(set(group)) != len(group) or not set(group) <= set(range(config.classes)):
+        raise ModelError(f"A group needs distinct classes from 0 to {config.classes - 1}, and has {group}.")
+    rest = [index for index in range(config.classes) if index not in group]
+    if other and not rest:
+        raise ModelError("A group of all classes leaves none for the logit of the others.")
+    kernel, bias = weights["head/kernel"], weights["head/bias"]
+    head = {"head/kernel": kernel[:, list(group)], "head/bias": bias[list(group)]}
+    if other:
+        other_kernel = kernel[:, rest].mean(axis=1, keepdims=True)
+        other_bias = bias[rest].mean(keepdims=True) + np.float32(math.log(len(rest)))
+        head = {
+            "head/kernel": np.concatenate([head["head/kernel"], other_kernel], axis=1),
+            "head/bias": np.concatenate([head["head/bias"], other_bias]),
+        }
+    return config.with_classes(len(group) + other), weights | head
+
+
+def replace_head(
+    config: ViTConfig, weights: Weights, classes: int, *, seed: int
+) -> tuple[ViTConfig, Weights]:
+    """A fresh head (Glorot uniform, zero bias) of another number of logits on the same network."""
+    limit = math.sqrt(6 / (config.width + classes))
+    kernel = np.random.default_rng(seed).uniform(-limit, limit, (config.width, classes)).astype(np.float32)
+    head = {"head/kernel": kernel, "head/bias": np.zeros(classes, np.float32)}
+    return config.with_classes(classes), weights | head

@@ -1,0 +1,110 @@
+"""How many units each layer keeps, for a budget of bytes (ED-ViT, arXiv 2410.11650), and which."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.build.surgery import Indices, Kept
+from edvit_tf.errors import ModelError, PlanError
+from edvit_tf.vit.config import BlockConfig, ViTConfig
+
+if TYPE_CHECKING:  # sizes are planned without TensorFlow
+    from edvit_tf.build.importance import Importance
+
+TILE = 8
+"""Kernels work in tiles: an odd width costs as much as the next multiple."""
+
+DEFAULT_SHARE = 0.55
+"""Of the teacher's bytes, for all sub-models together: the paper's 180 MB for a ViT-B of 327."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Sizes of a sub-model, the same in every block."""
+
+    heads: int
+    width: int
+    mlp_units: int
+
+
+def uniform(config: ViTConfig, heads: int) -> Widths:
+    """Keep `heads` of the model's heads, and of its residual channels and MLP units the same share.
+
+    Shares are rounded to the nearest multiple of 8, never above what the model has.
+
+    Raises:
+        ModelError: the model's blocks differ.
+        PlanError: the model has fewer heads, or none is to be kept.
+    """
+    block = config.blocks[0]
+    if any(other != block for other in config.blocks):
+        raise ModelError("Uniform widths need a model whose blocks are all the same size: start from one.")
+    if not 1 <= heads <= block.heads:
+        raise PlanError(f"{heads} heads cannot be kept: the model has {block.heads} in a block.")
+    return Widths(
+        heads, _share(config.width, heads, block.heads), _share(block.mlp_units, heads, block.heads)
+    )
+
+
+def _share(units: int, part: int, whole: int) -> int:
+    tiles = (2 * units * part + whole * TILE) // (2 * whole * TILE)  # nearest, halves up, in whole numbers
+    return min(units, max(1, tiles) * TILE)
+
+
+def narrowed(config: ViTConfig, widths: Widths) -> ViTConfig:
+    """The config that cutting a model down to these widths gives."""
+    block = BlockConfig(widths.heads, widths.mlp_units)
+    return replace(config, width=widths.width, blocks=(block,) * len(config.blocks))
+
+
+def most_logits(classes: int, submodels: int) -> int:
+    """Logits of the sub-model with the largest group: its classes and "other", which a whole model lacks."""
+    return classes if submodels == 1 else math.ceil(classes / submodels) + 1
+
+
+def largest_within(config: ViTConfig, submodels: int, total_bytes: int | None = None) -> Widths:
+    """The widest uniform sub-model of which `submodels` fit into a budget, counted in f32 parameters.
+
+    All are counted with the head of the largest group, see `most_logits`.
+
+    Args:
+        config: the teacher.
+        submodels: how many sub-models share the budget.
+        total_bytes: the budget; without it `DEFAULT_SHARE` of the teacher's own bytes.
+
+    Raises:
+        PlanError: not even one head a block fits.
+    """
+    budget = int(DEFAULT_SHARE * config.f32_bytes) if total_bytes is None else total_bytes
+    submodel = config.with_classes(most_logits(config.classes, submodels))
+    for heads in range(config.blocks[0].heads, 0, -1):
+        widths = uniform(config, heads)
+        if submodels * narrowed(submodel, widths).f32_bytes <= budget:
+            return widths
+    smallest = submodels * narrowed(submodel, uniform(config, 1)).f32_bytes
+    raise PlanError(
+        f"{submodels} sub-models need at least {smallest:,} bytes with one head a block, and the budget is "
+        f"{budget:,}: allow more bytes, or split over fewer devices."
+    )
+
+
+def choose(importance: "Importance", widths: Widths) -> Kept:
+    """The units with the highest scores, heads and MLP units block by block; of equals the first.
+
+    Raises:
+        PlanError: more units are wanted than there are.
+    """
+    return Kept(
+        _top(importance.residual, widths.width),
+        tuple(_top(scores, widths.heads) for scores in importance.heads),
+        tuple(_top(scores, widths.mlp_units) for scores in importance.mlp),
+    )
+
+
+def _top(scores: NDArray[np.float64], count: int) -> Indices:
+    if count > len(scores):
+        raise PlanError(f"{count} units cannot be kept of {len(scores)}.")
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
