@@ -66,7 +66,8 @@ async def discover(timeout: float = 3.0, *, expected: int | None = None) -> list
 
     async with Browser(on_found, lambda device: found.pop(device.id, None)):
         try:
-            await asyncio.wait_for(enough.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await enough.wait()
         except TimeoutError:
             log.debug("browsed for %.1f s", timeout)
     return sorted(found.values(), key=lambda device: (device.name, device.id))

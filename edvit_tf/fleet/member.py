@@ -130,10 +130,7 @@ class Member:
             self._attempt += 1
             self._hint.clear()
             await self._session(address)
-            try:
-                await asyncio.wait_for(self._hint.wait(), self._delay())
-            except TimeoutError:
-                continue
+            await _happens(self._hint, self._delay())
 
     def _delay(self) -> float:
         return self._timing.delay(self._attempt, self._random, refused=self.state is State.REFUSED)
@@ -162,11 +159,7 @@ class Member:
         """Say hello again and again; return when someone reports trouble, raise when the device is gone."""
         misses = 0
         while True:
-            try:
-                await asyncio.wait_for(self._trouble.wait(), self._timing.heartbeat)
-            except TimeoutError:
-                pass
-            else:
+            if await _happens(self._trouble, self._timing.heartbeat):
                 return
             try:
                 self._hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
@@ -188,3 +181,14 @@ class Member:
         self.state, self.reason = state, reason
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for so long; tell whether it came."""
+    # Not asyncio.wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""Devices in this process, some of which misbehave, and a network that finds them by address."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+
+import numpy as np
+
+from edvit_tf.bundle.reader import Bundle
+from edvit_tf.errors import DeviceError, LinkError
+from edvit_tf.fleet import Announced, Deployment
+from edvit_tf.rpc.edvit_pb2 import (
+    HelloReply,
+    HelloRequest,
+    Holding,
+    InferReply,
+    InferRequest,
+    InstallReply,
+    InstallRequest,
+    Output,
+)
+from edvit_tf.rpc.link import PROTOCOL, InProcessLink
+
+RUNTIME = "ai-edge-litert/9.0"
+
+
+def device_id(number: int) -> str:
+    return f"{number:064x}"
+
+
+class FakeDevice:
+    """Says of a sub-model what the bundle's test vector says; takes whatever is installed.
+
+    `delay` seconds pass before every answer; `spoil` changes an answer; `alive` False cuts the wire.
+    """
+
+    def __init__(self, number: int, bundle: Bundle, *, memory_bytes: int = 10**9) -> None:
+        self.id = device_id(number)
+        self.name = f"fake-{number}"
+        self.bundle = bundle
+        self.protocol = PROTOCOL
+        self.runtime = RUNTIME
+        self.memory_bytes = memory_bytes
+        self.delay = 0.0
+        self.alive = True
+        self.spoil: Callable[[InferReply], None] | None = None
+        self.refuses = ""
+        self.served: dict[str, str] = {}
+        self.version = 0
+        self.hellos = 0
+        self.installs = 0
+        self.asked: list[InferRequest] = []
+
+    async def hello(self, request: HelloRequest) -> HelloReply:
+        self.hellos += 1
+        await self._reachable()
+        return HelloReply(
+            protocol=self.protocol,
+            id=self.id,
+            name=self.name,
+            runtime=self.runtime,
+            software=request.software,
+            memory_bytes=self.memory_bytes,
+            energy_joules=1000,
+            joules_per_mac=1e-9,
+            bundle=self.bundle.manifest.name if self.version else "",
+            bundle_version=self.version,
+            holdings=[
+                Holding(submodel=submodel, sha256=sha256, format="f32", serving=True)
+                for submodel, sha256 in self.served.items()
+            ],
+        )
+
+    async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        await self._reachable()
+        parts = [part async for part in requests]
+        header, received = parts[0].header, sum(len(part.chunk) for part in parts)
+        self.installs += 1
+        yield InstallReply(step=InstallReply.RECEIVING, received_bytes=received)
+        if self.refuses:
+            yield InstallReply(step=InstallReply.REFUSED, reason=self.refuses)
+            return
+        submodel = self.bundle.manifest.submodel(header.submodel)
+        variant = next(variant for variant in submodel.variants if variant.file == header.variant)
+        self.served[submodel.id] = variant.sha256
+        self.version = self.bundle.manifest.version
+        yield InstallReply(step=InstallReply.SERVING, received_bytes=received)
+
+    async def infer(self, request: InferRequest) -> InferReply:
+        self.asked.append(request)
+        await self._reachable()
+        if not set(request.submodels) <= self.served.keys():
+            raise DeviceError("not here", code="device.submodel")
+        reply = InferReply(request_id=request.request_id, bundle_version=request.bundle_version)
+        for submodel in request.submodels:
+            vector = self.bundle.vector(self.bundle.manifest.submodel(submodel).variants[0])
+            reply.outputs.append(
+                Output(
+                    submodel=submodel,
+                    feature=vector.feature.tobytes(),
+                    logits=vector.logits.tobytes(),
+                    microseconds=5,
+                )
+            )
+        if self.spoil is not None:
+            self.spoil(reply)
+        return reply
+
+    async def _reachable(self) -> None:
+        if not self.alive:
+            raise LinkError("the wire is cut")
+        await asyncio.sleep(self.delay)
+
+
+class Network:
+    """Fake devices by address, "0" and up."""
+
+    def __init__(self, *devices: FakeDevice) -> None:
+        self.devices = {str(number): device for number, device in enumerate(devices)}
+        self.tried: list[str] = []
+
+    def connect(self, address: str) -> InProcessLink:
+        self.tried.append(address)
+        if address not in self.devices:
+            return InProcessLink(_Nobody(), address)
+        return InProcessLink(self.devices[address], address)
+
+    @property
+    def announced(self) -> list[Announced]:
+        return [Announced(address, device.id, device.name) for address, device in self.devices.items()]
+
+
+class _Nobody(FakeDevice):
+    def __init__(self) -> None:
+        self.alive = False
+        self.hellos = 0
+
+
+def fleet_of(bundle: Bundle) -> tuple[Network, Deployment]:
+    """A device for each sub-model, which it holds already."""
+    submodels = [submodel.id for submodel in bundle.manifest.submodels]
+    devices = [FakeDevice(number, bundle) for number in range(len(submodels))]
+    for device, submodel in zip(devices, submodels, strict=True):
+        device.served = {submodel: bundle.manifest.submodel(submodel).variants[0].sha256}
+        device.version = bundle.manifest.version
+    network = Network(*devices)
+    assignment = {submodel: device.id for submodel, device in zip(submodels, devices, strict=True)}
+    return network, Deployment(assignment, tuple(network.announced))
+
+
+def picture(bundle: Bundle, seed: int = 0) -> np.ndarray:
+    size = bundle.manifest.input
+    shape = (size.height, size.width, size.channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

@@ -1,0 +1,53 @@
+"""What is announced is foreign text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edvit_tf.errors import UsageError
+from edvit_tf.fleet import Announced, at_address
+from edvit_tf.fleet.discover import cleaned
+
+ID = "ab" * 32
+
+
+def test_a_proper_announcement_is_taken_as_it_is() -> None:
+    properties = {"id": ID, "name": "kitchen", "proto": "1", "software": "0.1", "runtime": "x/2"}
+    assert cleaned(properties, ["192.0.2.7"], 7434) == Announced(
+        "192.0.2.7:7434", ID, "kitchen", 1, "0.1", "x/2"
+    )
+
+
+@pytest.mark.parametrize("id", ["", "AB" * 32, "ab" * 31, "ab" * 33, "../" * 20, None])
+def test_without_a_proper_id_it_is_nothing(id: str | None) -> None:  # noqa: A002
+    assert cleaned({"id": id}, ["192.0.2.7"], 7434) is None
+
+
+def test_without_address_or_port_it_is_nothing() -> None:
+    assert cleaned({"id": ID}, [], 7434) is None
+    assert cleaned({"id": ID}, ["192.0.2.7"], 0) is None
+    assert cleaned({"id": ID}, ["192.0.2.7"], None) is None
+
+
+@given(
+    name=st.text(max_size=300), proto=st.text(max_size=20), software=st.none() | st.text(), runtime=st.text()
+)
+def test_no_announcement_can_hurt_a_terminal_or_a_table(
+    name: str, proto: str, software: str | None, runtime: str
+) -> None:
+    device = cleaned(
+        {"id": ID, "name": name, "proto": proto, "software": software, "runtime": runtime}, ["::1"], 1
+    )
+    assert device is not None
+    assert device.address == "[::1]:1"
+    for text in (device.name, device.software, device.runtime):
+        assert len(text) <= 64
+        assert text.isprintable()
+    assert 0 <= device.protocol < 100_000
+
+
+@pytest.mark.parametrize("address", ["host", "host:", ":7434", "host:0", "host:65536", "host:x", ""])
+def test_an_address_by_hand_is_host_and_port(address: str) -> None:
+    with pytest.raises(UsageError, match="host:port"):
+        at_address(address)
+    assert at_address("192.0.2.7:7434").address == "192.0.2.7:7434"
