@@ -1,0 +1,59 @@
+"""Settings that are refused, and what is announced."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edvit_tf.device.advertise import SERVICE_TYPE, service_info
+from edvit_tf.device.agent import DeviceSettings
+from edvit_tf.device.service import Facts
+from edvit_tf.errors import UsageError
+from edvit_tf.fleet.discover import SERVICE_TYPE as BROWSED
+from edvit_tf.fleet.discover import cleaned
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"port": -1}, "--port must be from 0"),
+        ({"port": 65536}, "--port must be from 0"),
+        ({"memory_bytes": 0}, "--memory-mb must be more than 0"),
+        ({"name": ""}, "--name must be"),
+        ({"name": "x" * 64}, "--name must be"),
+        ({"name": "a\nb"}, "--name must be"),
+        ({"interface": "0.0.0.0"}, "add --insecure"),  # noqa: S104
+        ({"interface": "192.0.2.1"}, "add --insecure"),
+        ({"interface": "eth0"}, "IPv4 address"),
+        ({"interface": ""}, "IPv4 address"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(wrong: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        DeviceSettings(**{"name": "kitchen", "store": Path("x"), **wrong})  # type: ignore[arg-type]
+
+
+def test_loopback_needs_no_leave_and_other_interfaces_take_it() -> None:
+    assert DeviceSettings("kitchen", Path("x"), interface="127.0.0.2").loopback
+    assert not DeviceSettings("kitchen", Path("x"), interface="192.0.2.1", insecure=True).loopback
+
+
+@given(st.text(min_size=1, max_size=63))
+def test_every_name_can_be_announced_and_is_read_as_it_was(name: str) -> None:
+    facts = Facts("ab" * 32, name, "ai-edge-litert/2.3.0", 1)
+    info = service_info(facts, ["127.0.0.1"], 7434)
+    label = info.name.removesuffix(f".{SERVICE_TYPE}")
+    assert len(label.encode()) <= 63
+    assert "." not in label
+    assert facts.id[:12] in label
+    assert {key.decode() for key in info.properties} == {"id", "name", "proto", "software", "runtime"}
+    device = cleaned(info.decoded_properties, info.parsed_addresses(), info.port)
+    assert device is not None
+    assert (device.address, device.id, device.runtime) == ("127.0.0.1:7434", facts.id, facts.runtime)
+    if name.isprintable():
+        assert device.name == name
+
+
+def test_devices_announce_what_aggregators_browse() -> None:
+    assert SERVICE_TYPE == BROWSED
