@@ -119,6 +119,5 @@ def test_the_golden_flatbuffers_are_right(kind: str, runtime: str, request: pyte
 
 def test_the_old_interpreter_is_really_checked(old: Environment) -> None:
     """Another sub-model's vector does not pass, so passing means something."""
-    first, *others = golden_variants()
-    other = next(item for item in others if item["test_vector"] != first["test_vector"])
-    assert not old.check(first["file"], other["test_vector"])["ok"]
+    first, *_, last = golden_variants()
+    assert not old.check(first["file"], last["test_vector"])["ok"]
