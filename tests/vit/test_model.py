@@ -9,11 +9,13 @@ import pytest
 import tensorflow_model_optimization as tfmot
 
 from edvit_tf.errors import ModelError
+from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.config import BlockConfig, ImageSize, ViTConfig, weight_shapes
 from edvit_tf.vit.keras import keras, tf
 from edvit_tf.vit.model import (
     build,
     fold_normalisation,
+    from_checkpoint,
     load_keras,
     read_config,
     read_weights,
@@ -107,6 +109,13 @@ def test_keras_file_round_trip(tmp_path: Path) -> None:
     loaded = keras.models.load_model(tmp_path / "model.keras")
     images = random_images(CONFIG, 2, 0)
     assert_same_function(outputs(loaded, images), outputs(model, images))
+
+
+def test_a_checkpoint_becomes_a_model() -> None:
+    weights = random_weights(CONFIG, 1)
+    model = from_checkpoint(Checkpoint(CONFIG, weights, tuple("abcde")), batch_size=2)
+    assert model.input_shape == (2, 12, 8, 3)
+    np.testing.assert_array_equal(read_weights(model)["head/kernel"], weights["head/kernel"])
 
 
 def other_model(path: Path) -> None:
