@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import base_requirements, run
+from tests.packaging.conftest import DEBIAN, base_requirements, run
 
 GLIBC = range(17, 37)  # Debian 12 and Raspberry Pi OS of its time have 2.36
-
-# What Debian 12 ships of the three packages that have no armv7l wheel in the usual index.
-DEBIAN = {"numpy": "1.24.2", "pillow": "9.4.0", "cffi": "1.15.1"}
 
 
 def resolve(requirements: list[str], machine: str, python: str, folder: Path, *more: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.packaging.conftest import ROOT, base_requirements, run
+from tests.packaging.conftest import DEBIAN, ROOT, base_requirements, run
 
 GOLDEN = ROOT / "tests" / "vectors" / "bundle"
 
@@ -51,12 +51,13 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @pytest.fixture(scope="module")
 def old(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """What 32-bit Arm gets: tflite-runtime 2.14 and NumPy 1, here on this machine's processor."""
+    """What 32-bit Arm gets, tflite-runtime 2.14 and Debian's packages, on this machine's processor."""
     if sys.version_info >= (3, 12):
         pytest.skip("tflite-runtime has wheels up to Python 3.11")
     environment = Environment(tmp_path_factory.mktemp("old"))
     wanted = [str(item) for item in base_requirements(wheel, {"platform_machine": "armv7l"})]
-    environment.install(*wanted, "tflite-runtime==2.14.0")
+    debian = [f"{name}=={version}" for name, version in DEBIAN.items()]
+    environment.install(*wanted, "tflite-runtime==2.14.0", *debian)
     environment.install("--no-deps", wheel)
     return environment
 
