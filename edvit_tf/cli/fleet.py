@@ -19,7 +19,8 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of the deployment (default: the user's data folder).")
 ]
 AddressOption = Annotated[
-    list[str] | None, typer.Option("--address", help="A device as host:port, beside those that are found.")
+    list[str] | None,
+    typer.Option("--address", help="A device as host:port instead of looking for devices; repeatable."),
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=600.0, help="Seconds to look for devices.")
@@ -69,7 +70,7 @@ def deploy(
     from edvit_tf.fleet.state import default_folder, save
 
     opened = open_bundle(bundle)
-    wanted = devices or len(opened.manifest.submodels)
+    wanted = devices or (None if address else len(opened.manifest.submodels))
     folder = state or default_folder()
 
     async def work() -> Deployment:
@@ -131,13 +132,14 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
 
 
 async def _find(timeout: float, expected: int | None, addresses: list[str] | None) -> list["Announced"]:
-    """Devices named by hand first, then those that announce themselves; an address once."""
+    """Devices named by hand, and if these are none or fewer than expected, those that announce themselves."""
     from edvit_tf.fleet import at_address
     from edvit_tf.fleet import discover as browse
 
     named = [at_address(address) for address in addresses or []]
-    rest = None if expected is None else expected - len(named)
-    found = [] if rest is not None and rest <= 0 else await browse(timeout, expected=rest)
+    if named and (expected is None or expected <= len(named)):
+        return named
+    found = await browse(timeout, expected=expected)
     known = {device.address for device in named}
     return named + [device for device in found if device.address not in known]
 

@@ -113,7 +113,7 @@ async def _serve(
     service = DeviceService(facts, await installer.restore(), installer)
     server = await serve_grpc(service, settings.interface, settings.port)
     try:
-        log.warning("this device accepts unsigned bundles from anyone who reaches %s", settings.interface)
+        log.warning(_warning(settings))
         async with Advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
                 on_ready(Ready(identity.id, settings.name, settings.interface, server.port))
@@ -121,6 +121,15 @@ async def _serve(
     finally:
         await server.stop(GRACE_SECONDS)
         service.close()
+
+
+def _warning(settings: DeviceSettings) -> str:
+    if settings.loopback:
+        return "this device accepts unsigned bundles from every program on this machine"
+    return (
+        "INSECURE: this device accepts unsigned bundles from every machine that reaches "
+        f"{settings.interface}, and answers all of them; nothing is encrypted"
+    )
 
 
 def _catch_signals() -> tuple[asyncio.Event, list[int]]:

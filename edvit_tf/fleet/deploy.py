@@ -20,8 +20,9 @@ from edvit_tf.rpc.edvit_pb2 import HelloReply, InstallHeader, InstallReply, Inst
 from edvit_tf.rpc.link import CHUNK_BYTES, Link
 from edvit_tf.rpc.runtimes import accepts
 
-# A slow card and a slow network: 100 MB at 1 MB/s, and the test vector, still fit.
-INSTALL_SECONDS = 180.0
+# The test vector of a large model takes its time on a slow board, and so do its bytes on a slow network.
+VERIFY_SECONDS = 150.0
+SLOWEST_BYTES_A_SECOND = 500_000
 
 NO_DEVICE = (
     "no device was found: check that `edvit-tf device run` is running, that it is on this network "
@@ -245,7 +246,7 @@ async def install(
         InstallReply.SERVING: "serving",
     }
     last = InstallReply()
-    async for last in link.install(requests(), timeout=INSTALL_SECONDS):
+    async for last in link.install(requests(), timeout=VERIFY_SECONDS + total / SLOWEST_BYTES_A_SECOND):
         if last.step in steps and on_progress:
             sent = min(last.received_bytes, total)
             on_progress(Progress(submodel, device, steps[last.step], sent, total))

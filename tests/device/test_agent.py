@@ -1,5 +1,7 @@
 """Settings that are refused, and what is announced."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,14 @@ def test_every_name_can_be_announced_and_is_read_as_it_was(name: str) -> None:
 
 def test_devices_announce_what_aggregators_browse() -> None:
     assert SERVICE_TYPE == BROWSED
+
+
+def test_a_device_never_meets_tensorflow() -> None:
+    program = (
+        "import sys, edvit_tf.device.agent, edvit_tf.device.local, edvit_tf.fleet, edvit_tf.fleet.sync;"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "grpc" in loaded
+    assert not loaded & {"tensorflow", "tf_keras", "keras", "keras_cv"}

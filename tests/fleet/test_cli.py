@@ -1,0 +1,95 @@
+"""The verbs of the fleet without a fleet: a bundle in this process, and mistakes."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from edvit_tf.bundle.reader import Bundle
+from edvit_tf.cli.main import main
+from tests.fleet.fakes import picture
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    """Two pictures, one of them further down."""
+    pictures = tmp_path / "pictures"
+    (pictures / "deeper").mkdir(parents=True)
+    for seed, name in enumerate(("b.png", "deeper/a.jpg")):
+        image = picture(bundle, seed)
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(pictures / name)
+    (pictures / "notes.txt").write_text("not a picture")
+    return pictures
+
+
+def test_a_bundle_can_be_tried_before_there_is_any_device(
+    bundle: Bundle, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["infer", "--local", str(bundle.path), str(folder), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["image"] for line in lines] == [str(folder / "b.png"), str(folder / "deeper" / "a.jpg")]
+    for line in lines:
+        assert line["label"] in bundle.manifest.classes
+        assert len(line["probabilities"]) == len(bundle.manifest.classes)
+        assert line["complete"] is True
+        assert line["answered"] == line["expected"] == len(bundle.manifest.submodels)
+        assert line["missing"] == line["weak_classes"] == []
+
+
+def test_without_json_a_line_for_a_person(
+    bundle: Bundle, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["infer", "--local", str(bundle.path), str(folder / "b.png")]) == 0
+    assert re.fullmatch(r".*b\.png: \w+ \(\d+%, \d+ ms\)\n", capsys.readouterr().out)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+MISTAKES = {
+    "no such picture": (["infer", "--local", "BUNDLE", "none.png"], 1, "there is no picture at none.png"),
+    "no picture inside": (["infer", "--local", "BUNDLE", "EMPTY"], 1, "holds no picture"),
+    "not a picture": (["infer", "--local", "BUNDLE", "TEXT"], 1, "not a picture"),
+    "both ways": (["infer", "--local", "BUNDLE", "--state", "x", "TEXT"], 2, "not both"),
+    "no bundle": (["infer", "--local", "none", "TEXT"], 1, "no bundle at none"),
+    "nothing deployed": (["infer", "--state", "EMPTY", "TEXT"], 2, "fleet deploy BUNDLE"),
+    "no status": (["fleet", "status", "--state", "EMPTY"], 2, "fleet deploy BUNDLE"),
+    "address": (["fleet", "deploy", "BUNDLE", "--address", "nonsense"], 2, "host:port"),
+    "nobody there": (
+        ["fleet", "deploy", "BUNDLE", "--address", "127.0.0.1:PORT"],
+        1,
+        "check that `edvit-tf device run` is running there",
+    ),
+    "port": (["device", "run", "--port", "65536", "--store", "EMPTY"], 2, "--port must be"),
+    "port text": (["device", "run", "--port", "x", "--store", "EMPTY"], 2, "valid integer"),
+    "interface": (["device", "run", "--interface", "0.0.0.0", "--store", "EMPTY"], 2, "--insecure"),  # noqa: S104
+    "memory": (["device", "run", "--memory-mb", "nan", "--store", "EMPTY"], 2, "--memory-mb must be"),
+    "no memory": (["device", "run", "--memory-mb", "-1", "--store", "EMPTY"], 2, "--memory-mb must be"),
+    "store": (["device", "run", "--port", "0", "--store", "TEXT"], 1, "cannot use the store"),
+    "timeout": (["fleet", "discover", "--timeout", "-1"], 2, "timeout"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(
+    mistake: str, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, status, sentence = MISTAKES[mistake]
+    empty, text = tmp_path / "empty", tmp_path / "text.png"
+    empty.mkdir()
+    text.write_text("no picture")
+    places = {"BUNDLE": str(bundle.path), "EMPTY": str(empty), "TEXT": str(text)}
+    given = [places.get(part, part).replace("PORT", str(free_port())) for part in arguments]
+    assert main([*given, "--json"]) == status
+    out = capsys.readouterr().out
+    (line,) = out.splitlines()
+    error = json.loads(line)["error"]
+    assert sentence in error["message"]
+    assert error["code"]
+    assert "\n" not in error["message"]
