@@ -21,6 +21,7 @@ from edvit_tf.rpc.link import PROTOCOL
 SERVICE_TYPE = "_edvit._tcp.local."
 # A killed device says no goodbye; after this many seconds its record is forgotten.
 RECORD_SECONDS = 120
+LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger(__name__)
 
@@ -84,5 +85,5 @@ def _addresses(address: str) -> list[str]:
     if not ipaddress.ip_address(address).is_unspecified:
         return [address]
     found = {str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4}
-    reachable = sorted(ip for ip in found if not ipaddress.ip_address(ip).is_loopback)
-    return [*reachable, "127.0.0.1"]
+    # Another machine that tried our loopback address would meet itself.
+    return sorted(ip for ip in found if not ipaddress.ip_address(ip).is_loopback) or [LOOPBACK]

@@ -5,6 +5,7 @@ here, and nothing is believed before the device itself has said hello.
 """
 
 import asyncio
+import ipaddress
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -136,7 +137,8 @@ def cleaned(properties: Mapping[str, str | None], addresses: list[str], port: in
     if not _ID.fullmatch(device) or not addresses or not port:
         return None
     protocol = properties.get("proto") or ""
-    host = addresses[0]
+    # A device that announces its loopback address beside others is not on this machine, as a rule.
+    host = min(addresses, key=lambda address: ipaddress.ip_address(address).is_loopback)
     return Announced(
         address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         id=device,

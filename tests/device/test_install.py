@@ -211,6 +211,31 @@ async def test_what_does_not_fit_is_refused_and_the_old_one_serves_on(
     service.close()
 
 
+async def test_no_changed_or_shortened_flatbuffer_is_ever_loaded(store: Store, bundle: Bundle) -> None:
+    def loaded(*_: Path) -> Verdict:
+        raise AssertionError("bytes that are not the manifest's were handed to the interpreter")
+
+    service = device(store, runtime=replace(RUNTIME, verify=loaded))
+    random = np.random.default_rng(11)
+    for attempt in range(200):
+
+        def spoil(good: list[InstallRequest], shorten: bool = attempt % 2 == 1) -> list[InstallRequest]:
+            data = bytearray(b"".join(request.chunk for request in good))
+            place = int(random.integers(len(data)))
+            if shorten:
+                del data[place:]
+            else:
+                data[place] ^= 1 << int(random.integers(8))
+            return [
+                good[0],
+                *(InstallRequest(chunk=bytes(data[i : i + 7919])) for i in range(0, len(data), 7919)),
+            ]
+
+        last = (await install(service, bundle, spoil=spoil))[-1]
+        assert last.step == InstallReply.REFUSED
+    assert blobs(store) == set()
+
+
 async def test_a_failed_test_vector_keeps_the_old_one(store: Store, bundle: Bundle, newer: Bundle) -> None:
     verdicts = iter([Verdict(ok=True, reason=""), Verdict(ok=False, reason="cosine 0.270")])
     service = device(store, runtime=replace(RUNTIME, verify=lambda *_: next(verdicts)))

@@ -29,6 +29,12 @@ def test_without_address_or_port_it_is_nothing() -> None:
     assert cleaned({"id": ID}, ["192.0.2.7"], None) is None
 
 
+def test_an_address_that_others_reach_comes_before_loopback() -> None:
+    device = cleaned({"id": ID}, ["127.0.0.1", "192.0.2.7", "192.0.2.8"], 1)
+    assert device is not None
+    assert device.address == "192.0.2.7:1"
+
+
 @given(
     name=st.text(max_size=300), proto=st.text(max_size=20), software=st.none() | st.text(), runtime=st.text()
 )
