@@ -143,6 +143,7 @@ class Member:
             self._hello = await self._prepare(link, hello)
             began = self._clock()
             self._device = Announced(address, hello.id, hello.name)
+            self._addresses = [address]
             self._trouble.clear()
             self._link = link
             self._to(State.UP, "")

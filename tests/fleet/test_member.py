@@ -135,6 +135,11 @@ def test_a_device_that_moved_is_found_where_it_is_announced(bundle: Bundle) -> N
             member.seen(Announced("7", device_id(0)))
             assert await until(member, State.UP) < 0.5
             assert member.status().address == "7"
+            network.devices["7"].alive = False
+            await until(member, State.DOWN)
+            network.tried.clear()
+            await asyncio.sleep(30.0)
+            assert set(network.tried) == {"7"}, "the old address is forgotten"
 
     run(story())
 
