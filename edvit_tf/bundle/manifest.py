@@ -65,8 +65,8 @@ class Variant:
 
     @property
     def memory_bytes(self) -> int:
-        """What a device needs to serve it: flatbuffer and arena."""
-        return self.bytes + self.arena_bytes
+        """What a device needs to serve it: the flatbuffer, the weights as the delegate packs them, the arena."""
+        return 2 * self.bytes + self.arena_bytes
 
     def _width(self, name: str) -> int:
         return next(tensor.shape[-1] for tensor in self.outputs if tensor.name == name)

@@ -4,14 +4,10 @@ The only place that knows which interpreter is installed: `ai-edge-litert`, or `
 newer exists (32-bit Arm). Shapes are static, so tensors are allocated once, when the flatbuffer is loaded.
 """
 
-import contextlib
 import importlib.metadata
-import os
 import re
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from numpy.typing import NDArray
 
 from edvit_tf.bundle.manifest import TensorSpec
 from edvit_tf.errors import MissingPackage, ModelError
+from edvit_tf.quiet import without_lines
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -40,8 +37,6 @@ SIGNATURE = "serving_default"
 _DELEGATE = "DELEGATE"  # the name under which the interpreter lists a part that it handed to a delegate
 _FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite flatbuffer
 _DELEGATE_NOTE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\r?\n", re.MULTILINE)
-_STANDARD_ERROR = 2
-_redirection = threading.Lock()
 
 
 def runtime_name() -> str:
@@ -76,7 +71,7 @@ class Flatbuffer:
         argument = {"model_content": source} if isinstance(source, bytes) else {"model_path": str(source)}
         _check_identifier(source, self._name)
         try:
-            with _without_delegate_note():
+            with without_lines(_DELEGATE_NOTE):
                 self._interpreter = Interpreter(**argument, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -221,24 +216,3 @@ def _tensor(name: str, details: Mapping[str, Any]) -> TensorSpec:
 
 def _tensor_bytes(details: Mapping[str, Any]) -> int:
     return int(np.prod(details["shape"], dtype=np.int64)) * int(np.dtype(details["dtype"]).itemsize)
-
-
-@contextlib.contextmanager
-def _without_delegate_note() -> Iterator[None]:
-    """Keep the delegate's greeting off standard error; all else that is written meanwhile comes through.
-
-    The interpreter has no setting for it, and standard error is where people look for what went wrong.
-    """
-    with _redirection, tempfile.TemporaryFile() as kept:
-        sys.stderr.flush()
-        original = os.dup(_STANDARD_ERROR)
-        os.dup2(kept.fileno(), _STANDARD_ERROR)
-        try:
-            yield
-        finally:
-            os.dup2(original, _STANDARD_ERROR)
-            os.close(original)
-            kept.seek(0)
-            written = _DELEGATE_NOTE.sub(b"", kept.read())
-            if written:
-                os.write(_STANDARD_ERROR, written)
