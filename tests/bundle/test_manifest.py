@@ -354,7 +354,7 @@ def test_looking_up_a_submodel_and_a_variant() -> None:
     assert submodel.variant().format == "f32"
     assert submodel.variant("int8").file == "submodels/submodel-1.int8.tflite"
     assert (submodel.feature_size, submodel.variant().logits_size) == (8, 3)
-    assert submodel.variant().memory_bytes == 10 + 4096
+    assert submodel.variant().memory_bytes == 2 * 10 + 4096
     assert manifest.fusion.temperature(1) == 2.0
     with pytest.raises(BundleError, match="submodel-0, submodel-1"):
         manifest.submodel("submodel-9")
