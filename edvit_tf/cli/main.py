@@ -3,8 +3,6 @@
 Exit status: 0 done, 2 a bad argument or configuration, 130 Ctrl-C, 1 everything else.
 """
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +10,15 @@ from typing import Annotated
 import typer
 
 from edvit_tf import __version__
+from edvit_tf.cli.demo import demo
+from edvit_tf.cli.device import app as device
+from edvit_tf.cli.evaluate import evaluate
+from edvit_tf.cli.export import export
+from edvit_tf.cli.fleet import app as fleet
+from edvit_tf.cli.infer import infer
+from edvit_tf.cli.inspect import inspect
 from edvit_tf.cli.output import fail, say, wants_json
+from edvit_tf.cli.train import train
 from edvit_tf.errors import EdvitError
 
 app = typer.Typer(
@@ -38,13 +44,14 @@ def _options(
     pass
 
 
-for verb in ("train", "export", "inspect", "evaluate", "device", "fleet", "infer", "demo"):
-    if importlib.util.find_spec(f"edvit_tf.cli.{verb}"):
-        module = importlib.import_module(f"edvit_tf.cli.{verb}")
-        if verb in ("device", "fleet"):
-            app.add_typer(module.app, name=verb)
-        else:
-            app.command(verb)(getattr(module, verb))
+app.command()(train)
+app.command()(export)
+app.command()(inspect)
+app.command()(evaluate)
+app.add_typer(device, name="device")
+app.add_typer(fleet, name="fleet")
+app.command()(infer)
+app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -110,6 +112,21 @@ def test_what_is_not_json_is_refused() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"edvit-tf {__version__}\n"
+
+
+def test_every_verb_takes_json() -> None:
+    def verbs(command: Any, name: str) -> Iterator[tuple[str, set[str]]]:
+        for child, inner in getattr(command, "commands", {}).items():
+            yield from verbs(inner, f"{name}{child} ")
+        if not hasattr(command, "commands"):
+            yield name.strip(), {option for parameter in command.params for option in parameter.opts}
+
+    found = dict(verbs(typer.main.get_command(cli.app), ""))
+    assert set(found) == {
+        *("train", "export", "inspect", "evaluate", "infer", "demo"),
+        *("device run", "fleet discover", "fleet deploy", "fleet status"),
+    }
+    assert all("--json" in options for options in found.values())
 
 
 def test_help_loads_no_room() -> None:
