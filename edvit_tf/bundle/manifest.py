@@ -65,7 +65,7 @@ class Variant:
 
     @property
     def memory_bytes(self) -> int:
-        """What a device needs to serve it: the flatbuffer, the weights as the delegate packs them, the arena."""
+        """What a device needs to serve it: the flatbuffer, the delegate's packed copy of it, the arena."""
         return 2 * self.bytes + self.arena_bytes
 
     def _width(self, name: str) -> int:
