@@ -4,14 +4,18 @@ A process for each training, because TensorFlow gives back no memory; processes 
 survives no fork. Each has one thread: two trainings side by side are faster than one on two cores.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from edvit_tf.build.progress import Progress
@@ -25,10 +29,10 @@ _SECONDS_TO_END = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A function of a module (a spawned process finds it by name), its argument, and what to call it."""
+    """What to call it, a function as "module:name" (only the worker imports it), and its argument."""
 
     name: str
-    function: Callable[[Any, Report], Any]
+    function: str
     argument: object
 
 
@@ -41,46 +45,64 @@ def run(jobs: Sequence[Job], *, workers: int, stage: str, progress: Progress) ->
         EdvitError: what a job raised, as itself; or a worker ended without an answer.
         RuntimeError: another exception in a job, with its traceback: a bug.
     """
-    context = multiprocessing.get_context("spawn")
     results: dict[int, Any] = {}
     done = [0.0] * len(jobs)
-    running: dict[Connection, tuple[int, SpawnProcess]] = {}
+    running: dict[Connection, _Worker] = {}
     waiting = list(enumerate(jobs))
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                number, job = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, theirs), daemon=True)
-                process.start()
-                theirs.close()  # so that the end of the worker is the end of the pipe
-                running[ours] = (number, process)
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)  # noqa: S101  we put nothing else in
-                number, process = running[connection]
-                kind, value = _receive(connection, process, jobs[number].name)
-                if kind == "progress":
-                    done[number], message = value
-                    progress.update(stage, sum(done) / len(jobs), f"{jobs[number].name}: {message}")
-                    continue
-                results[number] = value
-                done[number] = 1.0
-                progress.update(stage, sum(done) / len(jobs), f"{jobs[number].name}: done")
-                process.join(_SECONDS_TO_END)
-                del running[connection]
-                connection.close()
-    finally:
-        _end([process for _, process in running.values()])
+    with tempfile.TemporaryDirectory(prefix="edvit-tf-") as logs:
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    worker = _start(*waiting.pop(0), Path(logs))
+                    running[worker.connection] = worker
+                for connection in wait(list(running)):
+                    worker = running[connection]  # type: ignore[index]  # we put only connections in
+                    kind, value = _receive(worker)
+                    message = "done"
+                    if kind == "progress":
+                        done[worker.number], message = value
+                    else:
+                        results[worker.number], done[worker.number] = value, 1.0
+                        worker.process.join(_SECONDS_TO_END)
+                        del running[worker.connection]
+                        worker.connection.close()
+                    progress.update(stage, sum(done) / len(jobs), f"{worker.job.name}: {message}")
+        finally:
+            _end([worker.process for worker in running.values()])
     return [results[number] for number in range(len(jobs))]
 
 
-def _receive(connection: Connection, process: SpawnProcess, name: str) -> tuple[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A job that runs: its process, our end of the pipe, and where its standard error goes."""
+
+    number: int
+    job: Job
+    process: SpawnProcess
+    connection: Connection
+    log: Path
+
+
+def _start(number: int, job: Job, logs: Path) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    log = logs / f"{number}.log"
+    process = context.Process(target=_work, args=(job, theirs, str(log)), daemon=True)
+    process.start()
+    theirs.close()  # so that the end of the worker is the end of the pipe
+    return _Worker(number, job, process, ours, log)
+
+
+def _receive(worker: _Worker) -> tuple[str, Any]:
+    name = worker.job.name
     try:
-        kind, value = connection.recv()
+        kind, value = worker.connection.recv()
     except EOFError:
-        process.join(_SECONDS_TO_END)
+        worker.process.join(_SECONDS_TO_END)
+        if worker.log.exists():
+            sys.stderr.write(worker.log.read_text(errors="replace"))
         raise EdvitError(
-            f"the worker of {name} ended without an answer (exit status {process.exitcode}): "
+            f"the worker of {name} ended without an answer (exit status {worker.process.exitcode}): "
             "if the machine was short of memory, try again with --workers 1"
         ) from None
     if kind == "error":
@@ -100,15 +122,21 @@ def _end(processes: list[SpawnProcess]) -> None:
             process.join()
 
 
-def _work(job: Job, connection: Connection) -> None:
+def _work(job: Job, connection: Connection, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends us
+    # TensorFlow leaves files in the folder for temporary ones when it is ended: ours goes with the engine.
+    tempfile.tempdir = str(Path(log).parent)
     os.environ.update(dict.fromkeys(_THREADS, "1"))
+    # TensorFlow greets on standard error; what a worker writes there matters only when it dies.
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
 
     def report(done: float, message: str) -> None:
         connection.send(("progress", (done, message)))
 
     try:
-        connection.send(("result", job.function(job.argument, report)))
+        module, name = job.function.split(":")
+        function = getattr(importlib.import_module(module), name)
+        connection.send(("result", function(job.argument, report)))
     except EdvitError as error:
         connection.send(("error", error))
     except BrokenPipeError:

@@ -18,7 +18,6 @@ from edvit_tf.bundle.manifest import Calibration
 from edvit_tf.runtime.ensemble import accuracy
 from edvit_tf.vit.keras import keras
 
-_DROPOUT = 0.2
 _SMALLEST_LAYER = 2  # times the number of classes
 _MOST_SUBSETS = 32
 _TEMPERATURES = np.geomspace(0.25, 4.0, 161)
@@ -61,7 +60,6 @@ def build_fusion(sizes: Sequence[int], classes: int) -> Any:
     stream = layers.Concatenate(name="inputs")([features, present])
     for index, units in enumerate(tower(sum(sizes), classes)):
         stream = layers.Dense(units, activation="relu", name=f"layer_{index}")(stream)
-        stream = layers.Dropout(_DROPOUT, name=f"dropout_{index}")(stream)
     logits = layers.Dense(classes, name="head")(stream)
     return keras.Model({"features": features, "present": present}, {"logits": logits}, name="fusion")
 

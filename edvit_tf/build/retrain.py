@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset
-from edvit_tf.build.training import Choose, Examples, Forward, Schedule, fit, one_hot, steps_of
+from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
+from edvit_tf.build.training import Examples, Forward, Schedule, fit, one_hot, steps_of
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.model import from_checkpoint, read_weights
-
-OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +42,16 @@ class GroupData:
         examples: training pictures with targets over the group's classes and "other".
         choose: the rows of an epoch: the whole group and about one class's worth of the others.
         rows: how many that are.
-        images, labels: what validation is measured on, chosen like an epoch, once.
+        measured: rows of the validation split that accuracy is measured on, chosen like an epoch, once.
+        images, labels: those pictures, and their classes in the group.
     """
 
     examples: Examples
     choose: Choose
     rows: int
+    measured: NDArray[np.int64]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-
-
-def logits_of_group(classes: int, group: tuple[int, ...]) -> int:
-    """Logits of a sub-model: one for each class of its group and one for "other", if there are others."""
-    return len(group) + (len(group) < classes)
-
-
-def relabel(labels: NDArray[np.int64], group: tuple[int, ...]) -> NDArray[np.int64]:
-    """Labels int64 [n] of the data set to positions in the group; `len(group)` stands for "other"."""
-    position = np.full(max(int(labels.max()), *group) + 1, len(group))
-    position[list(group)] = np.arange(len(group))
-    return position[labels]
-
-
-def regroup(logits: NDArray[np.float32], group: tuple[int, ...]) -> NDArray[np.float32]:
-    """Logits f32 [..., classes] to [..., group (+ other)]: "other" has the others' probabilities added up."""
-    others = np.setdiff1d(np.arange(logits.shape[-1]), group)
-    own = logits[..., list(group)]
-    if not len(others):
-        return own
-    rest = np.logaddexp.reduce(logits[..., others], axis=-1, keepdims=True)
-    return np.concatenate([own, rest], axis=-1)
 
 
 def group_data(
@@ -98,13 +77,14 @@ def group_data(
     labels = relabel(dataset.train.labels, group)
     taught = softmax(regroup(teacher_logits, group))
     targets = distillation * taught + (1 - distillation) * one_hot(labels, count)[:, np.newaxis]
-    choose = _chooser(labels, len(group), rows)
+    choose = chooser(labels, len(group), rows)
     validation = relabel(dataset.validation.labels, group)
-    measured = np.sort(_chooser(validation, len(group))(np.random.default_rng(seed)))
+    measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
         Examples(dataset.train.images, targets.astype(np.float32)),
         choose,
         len(choose(np.random.default_rng(seed))),
+        measured,
         dataset.validation.images[measured],
         validation[measured],
     )
@@ -158,15 +138,3 @@ def retrain(
 def with_weights(checkpoint: Checkpoint, weights: Weights) -> Checkpoint:
     """The same model with other weights."""
     return Checkpoint(checkpoint.config, weights, checkpoint.labels, checkpoint.details)
-
-
-def _chooser(labels: NDArray[np.int64], other: int, limit: int | None = None) -> Choose:
-    """Rows of the group, and as many of the others, drawn anew each time, as a class of the group has."""
-    own, others = np.flatnonzero(labels != other), np.flatnonzero(labels == other)
-    drawn = min(len(others), max(1, round(len(own) / other)))
-
-    def choose(generator: np.random.Generator) -> NDArray[np.int64]:
-        rows = np.concatenate([own, generator.choice(others, drawn, replace=False)]) if drawn else own
-        return rows if limit is None else generator.choice(rows, min(limit, len(rows)), replace=False)
-
-    return choose

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.grouping import Choose
 from edvit_tf.vit.keras import keras, tf
 
 MAX_SHIFT = 2
@@ -17,7 +18,6 @@ _FORWARD_BATCH = 500
 _FORWARD_PIXELS = 4_000_000
 _WITHOUT_DECAY = ["bias", "gamma", "beta", "token", "positions"]
 
-Choose = Callable[[np.random.Generator], NDArray[np.int64]]
 Batches = Callable[[np.random.Generator], Iterator[tuple[Any, NDArray[np.float32]]]]
 
 

@@ -12,6 +12,8 @@ from edvit_tf.build.engine import Job, Report, run
 from edvit_tf.build.progress import Silent
 from edvit_tf.errors import DataError, EdvitError
 
+HERE = "tests.build.test_engine"
+
 
 def square(number: int, report: Report) -> int:
     report(0.5, "half")
@@ -31,6 +33,7 @@ def crash(numbers: list[int], report: Report) -> int:  # noqa: ARG001
 
 
 def die(_: object, report: Report) -> None:  # noqa: ARG001
+    print("last words", file=sys.stderr, flush=True)  # noqa: T201
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -49,7 +52,7 @@ class Told:
 
 def test_results_come_in_the_order_of_the_jobs_and_progress_adds_up() -> None:
     told = Told()
-    jobs = [Job(f"job-{number}", square, number) for number in range(3)]
+    jobs = [Job(f"job-{number}", f"{HERE}:square", number) for number in range(3)]
     assert run(jobs, workers=2, stage="squares", progress=told) == [0, 1, 4]
     done = [share for _, share, _ in told.updates]
     assert done == sorted(done)
@@ -59,28 +62,32 @@ def test_results_come_in_the_order_of_the_jobs_and_progress_adds_up() -> None:
 
 def test_a_worker_has_one_thread_and_the_environment_here_is_untouched() -> None:
     before = dict(os.environ)
-    assert run([Job("threads", threads, None)], workers=1, stage="s", progress=Silent()) == ["1"]
+    assert run([Job("threads", f"{HERE}:threads", None)], workers=1, stage="s", progress=Silent()) == ["1"]
     assert dict(os.environ) == before
 
 
 def test_an_error_for_the_user_comes_back_as_itself() -> None:
     with pytest.raises(DataError, match="no pictures") as caught:
-        run([Job("bad", refuse, None)], workers=1, stage="s", progress=Silent())
+        run([Job("bad", f"{HERE}:refuse", None)], workers=1, stage="s", progress=Silent())
     assert caught.value.code == "data.none"
 
 
 def test_a_bug_comes_back_with_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)bad failed in its worker.*IndexError"):
-        run([Job("bad", crash, [])], workers=1, stage="s", progress=Silent())
+        run([Job("bad", f"{HERE}:crash", [])], workers=1, stage="s", progress=Silent())
 
 
-def test_a_worker_that_dies_is_one_sentence() -> None:
+def test_a_worker_that_dies_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EdvitError, match=r"worker of bad ended without an answer \(exit status -9\)"):
-        run([Job("bad", die, None)], workers=1, stage="s", progress=Silent())
+        run([Job("bad", f"{HERE}:die", None)], workers=1, stage="s", progress=Silent())
+    assert "last words" in capsys.readouterr().err
 
 
 def test_the_others_are_ended_when_one_fails(tmp_path: Path) -> None:
-    jobs = [Job("long", sleep, str(tmp_path)), Job("bad", _refuse_when_started, str(tmp_path))]
+    jobs = [
+        Job("long", f"{HERE}:sleep", str(tmp_path)),
+        Job("bad", f"{HERE}:_refuse_when_started", str(tmp_path)),
+    ]
     with pytest.raises(DataError):
         run(jobs, workers=2, stage="s", progress=Silent())
     _assert_gone(tmp_path)
@@ -95,9 +102,9 @@ def test_ctrl_c_leaves_no_worker(tmp_path: Path) -> None:
     script = (
         "from edvit_tf.build.engine import Job, run\n"
         "from edvit_tf.build.progress import Silent\n"
-        "from tests.build.test_engine import sleep\n"
+        "from tests.build.test_engine import HERE\n"
         "if __name__ == '__main__':\n"
-        f"    jobs = [Job(str(n), sleep, {str(tmp_path)!r}) for n in range(2)]\n"
+        f"    jobs = [Job(str(n), HERE + ':sleep', {str(tmp_path)!r}) for n in range(2)]\n"
         "    run(jobs, workers=2, stage='s', progress=Silent())\n"
     )
     file = tmp_path.parent / "interrupted.py"

@@ -1,0 +1,192 @@
+"""What an export will make: groups, sizes and operations, known before anything is trained. No TensorFlow."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from edvit_converters.formats import find
+
+from edvit_tf import zoo
+from edvit_tf.build.data import class_names
+from edvit_tf.build.grouping import logits_of_group
+from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.split import random_balanced
+from edvit_tf.build.widths import Widths, largest_within, narrowed, uniform
+from edvit_tf.errors import ModelError, PlanError, UsageError
+from edvit_tf.vit.checkpoint import Checkpoint, load
+from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
+
+_BYTES_OF_A_WEIGHT = {"f32": 4.0, "f16": 2.0, "int8": 1.0, "int8-dynamic": 1.0, "int4-dynamic": 0.5}
+_GRAPH_BYTES = 6_000  # of a flatbuffer's graph, for each block
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSubmodel:
+    """A sub-model before it is made; `bytes` and `arena_bytes` are estimates, the rest is exact."""
+
+    id: str
+    group: tuple[int, ...]
+    config: ViTConfig
+    bytes: int
+    arena_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """The whole of an export before it is made.
+
+    Attributes:
+        teacher: its name.
+        config: the teacher's.
+        classes: labels of the data set.
+        widths: what every sub-model keeps.
+        submodels: one for each device.
+    """
+
+    teacher: str
+    config: ViTConfig
+    classes: tuple[str, ...]
+    widths: Widths
+    submodels: tuple[PlannedSubmodel, ...]
+
+    def check_memory(self, memory_mb: float | None) -> None:
+        """Hold the largest sub-model against what each device has, in MiB; None is not known and passes.
+
+        Raises:
+            PlanError: it is too large; the sentence says by how much.
+        """
+        largest = max(self.submodels, key=lambda submodel: submodel.bytes + submodel.arena_bytes)
+        needed = (largest.bytes + largest.arena_bytes) / _MIB
+        if memory_mb is not None and needed > memory_mb:
+            raise PlanError(
+                f"{largest.id} needs about {needed:.1f} MB and a device has {memory_mb:g}: keep fewer heads "
+                f"(--heads, now {self.widths.heads}) or split over more devices"
+            )
+
+    def to_json(self, memory_mb: float | None) -> dict[str, object]:
+        """Sizes in bytes, MACs and, where the devices' memory is known, whether each sub-model fits."""
+        return {
+            "teacher": {
+                "name": self.teacher,
+                "parameters": self.config.parameters,
+                "macs": self.config.macs,
+                "f32_bytes": self.config.f32_bytes,
+            },
+            "heads": self.widths.heads,
+            "width": self.widths.width,
+            "mlp_units": self.widths.mlp_units,
+            "submodels": [
+                {
+                    "id": submodel.id,
+                    "classes": [self.classes[index] for index in submodel.group],
+                    "parameters": submodel.config.parameters,
+                    "macs": submodel.config.macs,
+                    "f32_bytes": submodel.config.f32_bytes,
+                    "bytes": submodel.bytes,
+                    "arena_bytes": submodel.arena_bytes,
+                    "fits": None
+                    if memory_mb is None
+                    else submodel.bytes + submodel.arena_bytes <= memory_mb * _MIB,
+                }
+                for submodel in self.submodels
+            ],
+        }
+
+
+def plan_export(settings: ExportSettings) -> ExportPlan:
+    """Plan an export. A preset needs no trained teacher for it.
+
+    Raises:
+        UsageError: more devices than classes, or an unknown format.
+        ModelError: no such model.
+        DataError: no such data.
+        PlanError: the sub-models do not fit into their share of the teacher's bytes.
+    """
+    find(settings.format)
+    classes = class_names(settings.data)
+    teacher, config = _teacher_config(settings.model, len(classes))
+    groups = random_balanced(len(classes), settings.devices, seed=settings.seed_for("split"))
+    if settings.heads is None:
+        widths = largest_within(config, settings.devices, int(settings.share * config.f32_bytes))
+    else:
+        widths = uniform(config, settings.heads)
+    return ExportPlan(
+        teacher,
+        config,
+        classes,
+        widths,
+        tuple(
+            _planned(f"submodel-{number}", group, narrowed(config, widths), len(classes), settings.format)
+            for number, group in enumerate(groups)
+        ),
+    )
+
+
+def load_teacher(model: str, classes: tuple[str, ...]) -> Checkpoint:
+    """The trained teacher: a preset's that ships, or a file of `edvit-tf train` or of Keras 2.
+
+    Raises:
+        ModelError: there is none, or it is broken.
+        UsageError: it was trained on other classes than the data has.
+    """
+    if model in PRESETS:
+        teacher = load(zoo.path(model))
+    elif Path(model).suffix == ".keras":
+        from edvit_tf.vit.model import load_keras
+
+        teacher = load_keras(Path(model))
+        if len(teacher.labels) == len(classes):  # Keras keeps no labels
+            teacher = Checkpoint(teacher.config, teacher.weights, classes, teacher.details)
+    else:
+        _check_known(model)
+        teacher = load(Path(model))
+    if teacher.labels != classes:
+        raise UsageError(
+            f"{model} was trained on other classes ({', '.join(teacher.labels[:3])} …) than the data has "
+            f"({', '.join(classes[:3])} …): give the data it was trained on, or train a model on this one"
+        )
+    return teacher
+
+
+def _teacher_config(model: str, classes: int) -> tuple[str, ViTConfig]:
+    if model in PRESETS:
+        return model, PRESETS[model].with_classes(classes)
+    if Path(model).suffix == ".keras":
+        from edvit_tf.vit.model import load_keras
+
+        return Path(model).stem, load_keras(Path(model)).config
+    _check_known(model)
+    return Path(model).stem, load(Path(model)).config
+
+
+def _check_known(model: str) -> None:
+    if not Path(model).suffix and not Path(model).exists():
+        raise ModelError(
+            f"There is no model {model}: give one of {', '.join(PRESETS)}, or a file made by 'edvit-tf train'"
+        )
+
+
+def _planned(
+    name: str, group: tuple[int, ...], config: ViTConfig, classes: int, format_name: str
+) -> PlannedSubmodel:
+    config = config.with_classes(logits_of_group(classes, group))
+    shapes = weight_shapes(config).values()
+    kernels = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
+    others = config.parameters - kernels
+    size = kernels * _BYTES_OF_A_WEIGHT[format_name] + others * 4 + _GRAPH_BYTES * len(config.blocks)
+    return PlannedSubmodel(name, group, config, round(size), _arena_bytes(config))
+
+
+def _arena_bytes(config: ViTConfig) -> int:
+    """The widest step of the widest block: the stream twice, query, key and value, attention, or the MLP."""
+    tokens = config.tokens
+    steps = [
+        2 * tokens * config.width
+        + max(
+            3 * tokens * block.heads * config.head_size + 2 * block.heads * tokens**2,
+            2 * tokens * block.mlp_units,
+        )
+        for block in config.blocks
+    ]
+    return 4 * max(steps)

@@ -1,0 +1,114 @@
+"""`report.json` and `report.html` of a bundle: how it was made. Nothing in them is hashed or relied on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from edvit_tf.build.work import MadeSubmodel
+from edvit_tf.bundle.manifest import Manifest
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>$name</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+  table { border-collapse: collapse; margin: 1rem 0 }
+  th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: right }
+  th:first-child, td:first-child { text-align: left }
+</style>
+<h1>$name, version $version</h1>
+<p>Accuracies are of the validation split, through the flatbuffers. Data: $origin.</p>
+$accuracies
+<h2>Sub-models</h2>
+$submodels
+<h2>Seconds</h2>
+$seconds
+</html>
+""")
+
+
+def write_report(
+    folder: Path,
+    manifest: Manifest,
+    submodels: Sequence[MadeSubmodel],
+    single: MadeSubmodel | None,
+    seconds: Mapping[str, float],
+    origin: str,
+) -> None:
+    """Write both files into a bundle's folder.
+
+    Args:
+        folder: of the bundle.
+        manifest: as it was written.
+        submodels: in the manifest's order.
+        single: the single student, if there is one.
+        seconds: of each stage of the export.
+        origin: where the data came from.
+    """
+    made = [*submodels, single] if single is not None else list(submodels)
+    rows = [
+        {
+            "id": part.name,
+            "classes": [manifest.classes[index] for index in part.group],
+            "bytes": len(part.flatbuffer),
+            "parameters": part.config.parameters,
+            "macs": part.config.macs,
+            "accuracy": part.accuracy,
+            "retrained_accuracy": part.retrained_accuracy,
+            "sparsity": part.sparsity,
+            "cosine": part.cosine,
+            "pictures_an_epoch": part.rows,
+            "seconds": part.seconds,
+        }
+        for part in made
+    ]
+    accuracies = {
+        "teacher": manifest.accuracies.teacher,
+        "fused": manifest.accuracies.fused,
+        **{f"fused without {name}": value for name, value in manifest.accuracies.missing.items()},
+    }
+    if manifest.accuracies.single is not None:
+        accuracies["single student"] = manifest.accuracies.single
+    content = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "data": origin,
+        "split": manifest.accuracies.split,
+        "accuracies": accuracies,
+        "submodels": rows,
+        "seconds": dict(seconds),
+    }
+    (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    page = _PAGE.substitute(
+        name=escape(manifest.name),
+        version=manifest.version,
+        origin=escape(origin),
+        accuracies=_table(("", "accuracy"), [(name, f"{value:.2%}") for name, value in accuracies.items()]),
+        submodels=_table(
+            ("", "classes", "bytes", "parameters", "MACs", "accuracy", "sparsity"),
+            [
+                (
+                    part.name,
+                    ", ".join(manifest.classes[index] for index in part.group),
+                    f"{len(part.flatbuffer):,}",
+                    f"{part.config.parameters:,}",
+                    f"{part.config.macs:,}",
+                    f"{part.accuracy:.2%}",
+                    f"{part.sparsity:.1%}",
+                )
+                for part in made
+            ],
+        ),
+        seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in seconds.items()]),
+    )
+    (folder / "report.html").write_text(page, "utf-8")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return "<table>\n" + "\n".join(lines) + "\n</table>"

@@ -1,0 +1,160 @@
+"""What an export is made from: every option of `edvit-tf export`, from the command line or one YAML file."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
+
+import numpy as np
+
+from edvit_tf.build.widths import DEFAULT_SHARE
+from edvit_tf.errors import MissingPackage, UsageError
+
+# Where a bundle is made and by how many processes does not change it, so the manifest leaves these out.
+_NOT_RECORDED = ("out", "workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """Every option of an export.
+
+    Attributes:
+        model: a preset whose teacher ships with the package, or a file of `edvit-tf train` or of Keras 2.
+        data: a registered data set, or a folder of class folders.
+        devices: sub-models, one for each device.
+        out: folder of the bundle; nothing may stand there yet.
+        format: of the flatbuffers.
+        sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1; 0 leaves the stage out.
+        seed: decides every random choice.
+        baselines: whether to train the single student too.
+        share: of the teacher's f32 bytes, for all sub-models together.
+        heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
+        epochs: of retraining.
+        sparsity_epochs: of the TF-MOT stage.
+        fusion_epochs: of the fusion.
+        batch: pictures in a step.
+        rate: highest learning rate of retraining.
+        distillation: share of the teacher in the targets, 0 to 1.
+        proxy_images: pictures of each class that units are judged by.
+        memory_mb: what each device has, for the plan; None when unknown.
+        workers: trainings side by side.
+        name: of the bundle; by default from model and data.
+        version: of the bundle; a fleet takes only a higher one than it has.
+    """
+
+    model: str
+    data: str
+    devices: int
+    out: str
+    format: str = "int8"
+    sparsity: float = 0.0
+    seed: int = 1
+    baselines: bool = False
+    share: float = DEFAULT_SHARE
+    heads: int | None = None
+    epochs: int = 16
+    sparsity_epochs: int = 4
+    fusion_epochs: int = 30
+    batch: int = 128
+    rate: float = 2e-3
+    distillation: float = 0.5
+    proxy_images: int = 32
+    memory_mb: float | None = None
+    workers: int = min(2, os.cpu_count() or 1)
+    name: str | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        for key in _AT_LEAST_ONE:
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UsageError(f"{_option(key)} is {value}: it must be 1 or more")
+        for key in ("rate", "share", "memory_mb"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise UsageError(f"{_option(key)} is {value}: it must be above 0")
+        if not 0 <= self.sparsity < 1:
+            raise UsageError(f"--sparsity is {self.sparsity}: it must be from 0 to below 1")
+        if not 0 <= self.distillation <= 1:
+            raise UsageError(f"--distillation is {self.distillation}: it must be from 0 to 1")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+
+    def recorded(self) -> dict[str, object]:
+        """What the manifest keeps of it."""
+        return {key: value for key, value in asdict(self).items() if key not in _NOT_RECORDED}
+
+    def seed_for(self, *path: str) -> int:
+        """A seed of its own for one purpose, from the one seed of the export."""
+        words = [zlib.crc32(part.encode()) for part in path]
+        return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
+
+
+_AT_LEAST_ONE = (
+    "devices", "heads", "epochs", "sparsity_epochs", "fusion_epochs", "batch", "proxy_images", "workers",
+    "version",
+)  # fmt: skip
+
+
+def combine(config: Path | None, given: Mapping[str, object], *, out_needed: bool = True) -> ExportSettings:
+    """Settings from a YAML file and from the command line, which wins.
+
+    Args:
+        config: a file that maps option names to values, or None.
+        given: options by name; None for one that was not given.
+        out_needed: whether `out` must be among them; a plan needs none.
+
+    Raises:
+        UsageError: an unknown option or a wrong type in the file, or a required option in neither.
+    """
+    values = dict(_read(config)) if config is not None else {}
+    values |= {key: value for key, value in given.items() if value is not None}
+    if not out_needed:
+        values.setdefault("out", "")
+    missing = [_option(key) for key in ("model", "data", "devices", "out") if values.get(key) is None]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given, on the command line or in a --config file")
+    return ExportSettings(**values)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise MissingPackage("--config needs pyyaml: pip install 'edvit-tf[export]'") from None
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{path} is not a YAML file that can be read: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must map option names to values, for example 'devices: 3'")
+    known = {field.name for field in fields(ExportSettings)}
+    values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = [str(key) for key in content if str(key).replace("-", "_") not in known]
+    if unknown:
+        raise UsageError(
+            f"{path} has unknown options ({', '.join(unknown)}): known are {', '.join(sorted(known))}"
+        )
+    return {key: _typed(path, key, value) for key, value in values.items()}
+
+
+def _typed(path: Path, key: str, value: object) -> object:
+    hint = get_type_hints(ExportSettings)[key]
+    kinds = get_args(hint) or (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = next(kind for kind in kinds if kind is not NoneType)
+    if type(value) is not wanted:
+        raise UsageError(f"{path}: {key} is {value!r}, and it must be of type {wanted.__name__}")
+    return value
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")

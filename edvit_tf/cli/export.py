@@ -1,0 +1,207 @@
+"""`edvit-tf export`: split a teacher over several devices and write a bundle."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, say, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edvit_tf.build.plan import ExportPlan
+    from edvit_tf.build.settings import ExportSettings
+    from edvit_tf.bundle.reader import Bundle
+
+
+def export(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="A preset whose teacher ships (fashion-vit), a .safetensors or a .keras file."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="A registered data set, or a folder of class folders.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option("--devices", help="Sub-models, one for each device.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="Of the flatbuffers: int8 unless given.")
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", help="Share of zeros in the Dense kernels, from 0 to below 1."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Decides every random choice.")] = None,
+    baselines: Annotated[
+        bool | None, typer.Option("--baselines/--no-baselines", help="Train the single student too.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A YAML file of these options; the command line wins.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option("--share", help="Of the teacher's bytes, for all sub-models together.")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option("--heads", help="Heads a sub-model keeps in each block.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
+    sparsity_epochs: Annotated[
+        int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
+    ] = None,
+    fusion_epochs: Annotated[int | None, typer.Option("--fusion-epochs", help="Of the fusion.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Pictures in a step.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Highest learning rate of retraining.")] = None,
+    distillation: Annotated[
+        float | None, typer.Option("--distillation", help="Share of the teacher in the targets.")
+    ] = None,
+    proxy_images: Annotated[
+        int | None, typer.Option("--proxy-images", help="Pictures of a class that units are judged by.")
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option("--memory-mb", help="What each device has: is it enough?")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Trainings side by side.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the bundle.")] = None,
+    version: Annotated[
+        int | None, typer.Option("--bundle-version", help="Of the bundle; only grows.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Sizes, MACs and whether it fits, before anything is trained.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Split a Vision Transformer by class group into one small flatbuffer a device, and a fusion."""
+    from edvit_tf.build.settings import combine
+
+    given = {
+        "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
+        "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
+        "epochs": epochs, "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch,
+        "rate": rate, "distillation": distillation, "proxy_images": proxy_images, "memory_mb": memory_mb,
+        "workers": workers, "name": name, "version": version,
+    }  # fmt: skip
+    settings = combine(config, given, out_needed=not dry_run)
+    if dry_run:
+        _plan(settings, json=json)
+    else:
+        _export(settings, json=json)
+
+
+def _plan(settings: "ExportSettings", *, json: bool) -> None:
+    from edvit_tf.build.plan import plan_export
+
+    plan = plan_export(settings)
+    if json:
+        emit(plan.to_json(settings.memory_mb))
+    else:
+        show(_plan_table(plan, settings))
+    plan.check_memory(settings.memory_mb)
+
+
+def _export(settings: "ExportSettings", *, json: bool) -> None:
+    from edvit_tf.build.export import STAGES
+    from edvit_tf.build.export import export as export_bundle
+    from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.cli.progress import bar
+
+    say(f"Splitting {settings.model} over {settings.devices} devices into {settings.out}.")
+    with bar(STAGES) as progress:
+        folder = export_bundle(settings, progress)
+    bundle = open_bundle(folder)
+    if json:
+        emit(_summary(bundle))
+        return
+    show(_bundle_table(bundle))
+    show(f"Saved: {folder}")
+    show("Next:")
+    show(f"  edvit-tf evaluate {shlex.quote(str(folder))} --data {shlex.quote(settings.data)}")
+    show(f"  edvit-tf fleet deploy {shlex.quote(str(folder))}")
+
+
+def _summary(bundle: "Bundle") -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "bundle": bundle.path,
+        "name": manifest.name,
+        "version": manifest.version,
+        "teacher_bytes": bundle.file(manifest.teacher.file).stat().st_size,
+        "submodels": [
+            {
+                "id": submodel.id,
+                "classes": list(submodel.classes),
+                "bytes": submodel.variant().bytes,
+                "parameters": submodel.parameters,
+                "macs": submodel.macs,
+            }
+            for submodel in manifest.submodels
+        ],
+        "accuracies": {
+            "split": manifest.accuracies.split,
+            "teacher": manifest.accuracies.teacher,
+            "fused": manifest.accuracies.fused,
+            "single": manifest.accuracies.single,
+            "missing": dict(manifest.accuracies.missing),
+        },
+    }
+
+
+def _bundle_table(bundle: "Bundle") -> "Table":
+    from rich.table import Table
+
+    manifest = bundle.manifest
+    accuracies = manifest.accuracies
+    table = Table(
+        "model",
+        "classes",
+        "bytes",
+        "validation accuracy",
+        title=f"{manifest.name}, version {manifest.version}",
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+
+    def row(name: str, classes: str, size: int, reached: float) -> None:
+        table.add_row(name, classes, f"{size:,}", f"{reached:.2%}")
+
+    row("teacher", "all", bundle.file(manifest.teacher.file).stat().st_size, accuracies.teacher)
+    for submodel in manifest.submodels:
+        variant = submodel.variant()
+        row(submodel.id, ", ".join(submodel.classes), variant.bytes, accuracies.variants[variant.file])
+    row(
+        "fused",
+        "all",
+        sum(s.variant().bytes for s in manifest.submodels) + manifest.fusion.bytes,
+        accuracies.fused,
+    )
+    if manifest.single is not None and accuracies.single is not None:
+        row("single student", "all", bundle.file(manifest.single.file).stat().st_size, accuracies.single)
+    return table
+
+
+def _plan_table(plan: "ExportPlan", settings: "ExportSettings") -> "Table":
+    from rich.table import Table
+
+    title = f"{plan.teacher} over {settings.devices} devices, {plan.widths.heads} heads a block"
+    table = Table(
+        "model", "classes", "parameters", "MACs", "f32 bytes", f"{settings.format} bytes, about", title=title
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    config = plan.config
+    table.add_row("teacher", "all", f"{config.parameters:,}", f"{config.macs:,}", f"{config.f32_bytes:,}", "")
+    for submodel in plan.submodels:
+        table.add_row(
+            submodel.id,
+            ", ".join(plan.classes[index] for index in submodel.group),
+            f"{submodel.config.parameters:,}",
+            f"{submodel.config.macs:,}",
+            f"{submodel.config.f32_bytes:,}",
+            f"{submodel.bytes:,}",
+        )
+    return table
