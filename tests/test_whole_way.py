@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edvit_tf.cli.demo_devices import DeviceProcesses
+from edvit_tf.cli.demo_devices import DeviceProcess, device_processes
 
 CLASSES = ("ring", "bar", "stripe", "corner", "cross", "dot")
 SUBMODELS = ["submodel-0", "submodel-1", "submodel-2"]
@@ -69,9 +69,10 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceProcesses]:
-    with DeviceProcesses(["one", "two", "three"], tmp_path_factory.mktemp("devices")) as processes:
-        yield processes
+def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DeviceProcess]]:
+    """Three devices, by id."""
+    with device_processes(["one", "two", "three"], tmp_path_factory.mktemp("devices")) as started:
+        yield {device.id: device for device in started}
 
 
 def test_export_says_what_is_in_the_bundle(bundle: Path) -> None:
@@ -104,15 +105,15 @@ def test_local_answers_need_no_device(bundle: Path, data: Path) -> None:
 
 @pytest.mark.fleet
 def test_fleet_finds_deploys_answers_loses_and_recovers(
-    bundle: Path, data: Path, devices: DeviceProcesses, tmp_path: Path
+    bundle: Path, data: Path, devices: dict[str, DeviceProcess], tmp_path: Path
 ) -> None:
     state = ("--state", tmp_path / "state")
     picture = next((data / "test" / "bar").iterdir())
-    ours = {device.id for device in devices.devices}
+    ours = set(devices)
 
     (found,) = edvit("fleet", "discover")
     assert {row["id"] for row in found} >= ours
-    addresses = [option for device in devices.devices for option in ("--address", device.address)]
+    addresses = [option for device in devices.values() for option in ("--address", device.address)]
     edvit("fleet", "deploy", bundle, *state, *addresses)
     (rows,) = edvit("fleet", "status", *state)
     assert {row["id"]: row["state"] for row in rows} == dict.fromkeys(ours, "up")
@@ -124,7 +125,7 @@ def test_fleet_finds_deploys_answers_loses_and_recovers(
     assert whole["complete"]
     assert whole["probabilities"] == local["probabilities"]
 
-    lost = devices.by_id(next(row["id"] for row in rows if row["submodels"] == ["submodel-1"]))
+    lost = devices[next(row["id"] for row in rows if row["submodels"] == ["submodel-1"])]
     lost.kill()
     (partial,) = edvit("infer", picture, *state)
     assert (partial["complete"], partial["answered"], partial["expected"]) == (False, 2, 3)
@@ -133,7 +134,6 @@ def test_fleet_finds_deploys_answers_loses_and_recovers(
     assert partial["milliseconds"] < 2500
 
     lost.start()
-    lost.wait_ready()
     (again,) = edvit("infer", picture, *state)
     assert again["complete"]
     assert again["probabilities"] == whole["probabilities"]

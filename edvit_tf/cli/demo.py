@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edvit_tf.bundle.reader import Bundle
-    from edvit_tf.cli.demo_devices import DeviceProcess, DeviceProcesses
+    from edvit_tf.cli.demo_devices import DeviceProcess
     from edvit_tf.cli.demo_report import FleetRun
     from edvit_tf.fleet import Announced, Answer, Progress
     from edvit_tf.fleet.sync import Aggregator
@@ -69,20 +69,20 @@ def demo(
 
 def _run_fleet(bundle: "Bundle", pictures: "np.ndarray", folder: Path, clock: "Clock") -> "FleetRun":
     """Start the devices, deploy, classify, lose the first sub-model's device and take it back."""
-    from edvit_tf.cli.demo_devices import DeviceProcesses
+    from edvit_tf.cli.demo_devices import device_processes
     from edvit_tf.cli.demo_report import FleetRun
     from edvit_tf.fleet import sync
     from edvit_tf.runtime.ensemble import BundleModels
 
     models = BundleModels(bundle)
     lost = bundle.manifest.submodels[0].id
-    with DeviceProcesses(NAMES, folder) as devices:
+    with device_processes(NAMES, folder) as devices:
         with clock.step("discover"):
             found = _discover(devices)
         with clock.step("deploy"):
             say("\n5. Each gets the sub-model that the plan gives it, and proves it on its test vector.")
             deployment = sync.deploy(bundle, found, on_progress=_say_progress)
-        victim = devices.by_id(deployment.assignment[lost])
+        victim = next(device for device in devices if device.id == deployment.assignment[lost])
         with sync.Aggregator(bundle, deployment) as fleet:
             with clock.step("classify"):
                 say(f"\n6. {len(pictures)} test pictures through the fleet.")
@@ -100,7 +100,7 @@ def _run_fleet(bundle: "Bundle", pictures: "np.ndarray", folder: Path, clock: "C
                 again = _classify(fleet, pictures)
                 _same(again, models, pictures)
                 say(f"   {victim.name} was started again: complete {recovered_seconds:.1f} s later, unaided.")
-    alive = [device.name for device in devices.devices if device.running]
+    alive = [device.name for device in devices if device.running]
     if alive:
         raise DeviceError(f"{', '.join(alive)} did not stop", code="demo.alive")
     recovered = all(answer.complete for answer in again)
@@ -163,12 +163,12 @@ def _export(teacher: str, out: Path, seed: int) -> Path:
         return export(settings, progress)
 
 
-def _discover(devices: "DeviceProcesses") -> "list[Announced]":
+def _discover(devices: "Sequence[DeviceProcess]") -> "list[Announced]":
     """Look until all of our own devices are found; others on the network are left alone."""
     from edvit_tf.fleet import sync
 
     say("\n4. Three device processes announce themselves; the aggregator finds them by zeroconf.")
-    ours = {device.id for device in devices.devices}
+    ours = {device.id for device in devices}
     end = time.monotonic() + DISCOVER_SECONDS
     found: list[Announced] = []
     while len(found) < len(ours) and time.monotonic() < end:
@@ -219,7 +219,6 @@ def _recover(fleet: "Aggregator", victim: "DeviceProcess") -> float:
     """Start the lost device again and wait for it; seconds until the fleet is complete."""
     start = time.monotonic()
     victim.start()
-    victim.wait_ready()
     if not fleet.complete(RECOVER_SECONDS):
         reasons = "; ".join(f"{row.name} is {row.state} {row.reason}" for row in fleet.status())
         raise DeviceError(f"the fleet is not complete again: {reasons}", code="demo.recovery")

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from edvit_tf.errors import DeviceError
 
@@ -19,31 +19,47 @@ STOP_SECONDS = 10.0
 
 
 class DeviceProcess:
-    """One `edvit-tf device run` with its own name, store folder and log.
+    """One `edvit-tf device run` with a name, a store folder and a log of its own.
 
     It listens on loopback, on any free port: another one after each start, as after a change of network.
-    `id` and `address` are what its ready line said.
+    `id` and `port` are what its ready line said.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.id = ""
-        self.address = ""
-        self._store = folder / name
+        self.port = 0
+        self.store = folder / name
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def address(self) -> str:
+        """Where it listens, "host:port"."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Start the process without waiting for it.
+        """Start it and wait until it is ready."""
+        self.begin()
+        self.wait_ready()
+
+    def begin(self) -> None:
+        """Start it without waiting.
 
         Raises:
             DeviceError: it runs already.
         """
         if self.running:
             raise DeviceError(f"{self.name} runs already")
+        self.end()
         command = [sys.executable, "-m", "edvit_tf.cli.main", "device", "run", "--json"]
-        options = ["--name", self.name, "--store", str(self._store), "--port", "0"]
-        self._store.parent.mkdir(parents=True, exist_ok=True)
+        options = ["--name", self.name, "--store", str(self.store), "--port", "0"]
+        self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log)
 
@@ -53,73 +69,61 @@ class DeviceProcess:
         Raises:
             DeviceError: it ended, said something else, or took more than `READY_SECONDS`.
         """
-        process = self._started()
-        line = _read_line(_output(process), READY_SECONDS)
+        line = _read_line(_output(self._started()), READY_SECONDS)
         try:
             ready = json.loads(line)
-            self.id, self.address = str(ready["id"]), f"{ready['address']}:{ready['port']}"
+            self.id, self.port = str(ready["id"]), int(ready["port"])
         except (ValueError, KeyError, TypeError):
             raise DeviceError(f"{self.name} did not get ready: its log is {self._log}") from None
 
-    def kill(self) -> None:
-        """SIGKILL: no goodbye, nothing tidied up."""
-        process = self._started()
-        process.send_signal(signal.SIGKILL)
-        self._end(process)
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._started().send_signal(number)
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL for one that does not listen."""
+    def kill(self) -> None:
+        """End it as a power cut would: no goodbye, nothing tidied up."""
+        self.send(signal.SIGKILL)
+        self._started().wait(STOP_SECONDS)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end, and return its exit status."""
+        self.send(number)
+        return self._started().wait(STOP_SECONDS)
+
+    def end(self) -> None:
+        """Make sure that it is gone: politely, and if that does not help, not."""
         process = self._process
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        self._end(process)
+        if self.running:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+        _output(process).close()
+        self._process = None
 
-    @property
-    def running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None and self._process.poll() is None
+    def log(self) -> str:
+        """All that it said on standard error."""
+        return self._log.read_text()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise DeviceError(f"{self.name} has not been started")
         return self._process
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.wait()
-        _output(process).close()
-        self._process = None
 
-
-class DeviceProcesses:
-    """Several devices, started side by side; leaving the context ends those that still run."""
-
-    def __init__(self, names: list[str], folder: Path) -> None:
-        self.devices = tuple(DeviceProcess(name, folder) for name in names)
-        self._exits = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as exits:
-            for device in self.devices:
-                exits.callback(device.stop)
-                device.start()
-            for device in self.devices:
-                device.wait_ready()
-            self._exits = exits.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exits.close()
-
-    def by_id(self, device: str) -> DeviceProcess:
-        """The device whose id that is."""
-        return next(process for process in self.devices if process.id == device)
+@contextmanager
+def device_processes(names: Sequence[str], folder: Path) -> Iterator[tuple[DeviceProcess, ...]]:
+    """Devices that are ready, started side by side; all are gone when the block ends, however it ends."""
+    devices = tuple(DeviceProcess(name, folder) for name in names)
+    with ExitStack() as exits:
+        for device in devices:
+            exits.callback(device.end)
+            device.begin()
+        for device in devices:
+            device.wait_ready()
+        yield devices
 
 
 def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:

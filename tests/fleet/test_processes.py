@@ -18,7 +18,7 @@ from edvit_tf.fleet import Aggregator, Announced, Deployment, at_address, deploy
 from edvit_tf.fleet.discover import Browser
 from edvit_tf.fleet.state import load, save
 from tests.fleet.fakes import picture
-from tests.fleet.processes import DeviceProcess, command, running
+from tests.fleet.processes import DeviceProcess, command, device_processes, frozen
 
 pytestmark = pytest.mark.fleet
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DeviceProcess]]:
     """Three devices, by id."""
-    with running(tmp_path_factory.mktemp("devices"), "ash", "beech", "cedar") as started:
+    with device_processes(["ash", "beech", "cedar"], tmp_path_factory.mktemp("devices")) as started:
         yield {device.id: device for device in started}
 
 
@@ -165,8 +165,7 @@ def test_a_frozen_device_costs_no_more_than_the_deadline(
     image = picture(bundle)
     with sync.Aggregator(bundle, deployment, deadline=1.0) as fleet:
         assert fleet.complete(10.0)
-        device.freeze()
-        try:
+        with frozen(device):
             start = time.monotonic()
             partial = fleet.classify(image)
             assert time.monotonic() - start < 1.3
@@ -174,8 +173,6 @@ def test_a_frozen_device_costs_no_more_than_the_deadline(
             start = time.monotonic()
             assert not fleet.classify(image).complete
             assert time.monotonic() - start < 0.5
-        finally:
-            device.thaw()
         assert fleet.complete(10.0)
         assert fleet.classify(image).complete
 
@@ -190,14 +187,11 @@ def test_a_frozen_device_is_noticed_without_any_request(
     async def story() -> None:
         async with Aggregator(bundle, deployment) as fleet:
             assert await fleet.complete(10.0)
-            device.freeze()
-            try:
+            with frozen(device):
                 await asyncio.sleep(5.5)
                 (row,) = [row for row in fleet.status() if row.id == device.id]
                 assert row.state == "down"
                 assert "did not answer" in row.reason
-            finally:
-                device.thaw()
             assert await fleet.complete(10.0)
 
     asyncio.run(story())
@@ -250,7 +244,7 @@ def test_the_script_does_it_all(devices: dict[str, DeviceProcess], bundle: Bundl
 def test_a_device_ends_as_it_is_told_and_says_goodbye(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    with running(tmp_path, "Küche 1") as (device,):
+    with device_processes(["Küche 1"], tmp_path) as (device,):
         assert asyncio.run(find([device.id]))
         start = time.monotonic()
         assert device.stop(number) == status
