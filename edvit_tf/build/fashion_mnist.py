@@ -11,10 +11,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,7 +165,8 @@ def _download_through_keras() -> Path:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS_TO_CONNECT)
     try:
-        with _folder_beside(target) as folder:
+        # Keras draws its progress on standard output, which is for answers.
+        with _folder_beside(target) as folder, redirect_stdout(sys.stderr):
             for stem in _CONTENTS:
                 keras.utils.get_file(folder / f"{stem}.gz", origin=f"{_MIRROR}{stem}.gz")
             check_contents(folder)

@@ -63,11 +63,12 @@ class TestWhereFashionMnistComesFrom:
         (given / STEMS[3]).unlink()
         assert fashion_mnist.locate().folder == debian
 
-    def test_nowhere_is_one_sentence_that_says_what_to_do(self) -> None:
+    def test_nowhere_is_one_sentence_that_says_what_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(DataError, match=r"Keras: .*; no apt-get here\): put its four files") as caught:
             fashion_mnist.locate()
         assert "set EDVIT_DATA" in caught.value.message
         assert "\n" not in caught.value.message
+        assert capsys.readouterr().out == ""  # standard output is for answers
 
     def test_a_download_is_held_against_its_checksum(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="wrong checksum"):
