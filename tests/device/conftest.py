@@ -1,31 +1,11 @@
-"""A store, the golden bundle, and an interpreter that a test can spoil."""
+"""A store for a device's tests, let go of at the end."""
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edvit_tf.bundle.reader import Bundle, open_bundle
-from edvit_tf.bundle.writer import write_manifest
 from edvit_tf.device.store import Store
-
-GOLDEN = Path(__file__).parents[1] / "vectors" / "bundle"
-
-
-@pytest.fixture(scope="session")
-def bundle() -> Bundle:
-    return open_bundle(GOLDEN)
-
-
-@pytest.fixture
-def newer(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """The same bundle, one version later."""
-    folder = tmp_path / "newer"
-    shutil.copytree(bundle.path, folder)
-    write_manifest(folder, replace(bundle.manifest, version=bundle.manifest.version + 1))
-    return open_bundle(folder)
 
 
 @pytest.fixture

@@ -3,19 +3,14 @@
 import numpy as np
 import pytest
 
-from edvit_tf.bundle.reader import Bundle, open_bundle
+from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import BundleError, DataError
 from edvit_tf.runtime.ensemble import BundleModels, accuracy, evaluate, match_labels, run_many
 from edvit_tf.runtime.fusion import Fusion
 from edvit_tf.runtime.interpreter import Flatbuffer
-from tests.runtime.golden import GOLDEN, SUBMODEL
+from tests.runtime.golden import SUBMODEL
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (23, 8, 8, 1), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return open_bundle(GOLDEN)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 23])

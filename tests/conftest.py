@@ -9,7 +9,7 @@ import pytest
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.bundle.writer import write_manifest
 
-GOLDEN = Path(__file__).parents[1] / "vectors" / "bundle"
+GOLDEN = Path(__file__).parent / "vectors" / "bundle"
 
 
 @pytest.fixture(scope="session")
