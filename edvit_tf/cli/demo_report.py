@@ -123,6 +123,7 @@ def accuracy_table(evaluation: Evaluation, report: Report) -> Table:
 def device_table(report: Report) -> Table:
     """What each device holds and what a picture costs."""
     table = Table("device", "its classes", "file, kB", "p50 ms", "p95 ms", "bytes sent", "bytes back")
+    table.columns[1].overflow = "fold"
     _right(table, 2)
     for device in report.devices:
         table.add_row(
