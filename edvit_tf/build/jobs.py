@@ -9,11 +9,12 @@ from edvit_converters.check import Facts, check, keras_answers
 from edvit_converters.tflite import convert, convert_fusion
 from numpy.typing import NDArray
 
+from edvit_tf.build.data import Dataset, Split
 from edvit_tf.build.engine import Report
 from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, fuse, train_fusion
 from edvit_tf.build.grouping import OTHER, logits_of_group
 from edvit_tf.build.importance import fisher, proxy_images
-from edvit_tf.build.retrain import RetrainSettings, group_data, retrain
+from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.surgery import cut, group_head
 from edvit_tf.build.teacher import teacher_logits
@@ -29,6 +30,7 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.model import from_checkpoint
 
 _CHECKED_IMAGES = 16
+_RETRAINED, _TRAINED, _CONVERTED = 0.75, 0.93, 0.96  # shares of a sub-model's time that are over by then
 _SPARSITY_RATE = 0.5  # of the rate of retraining: the stage starts from a trained model
 _FUSION_RATE = 2e-3
 
@@ -53,80 +55,39 @@ def make_submodel(job: SubmodelJob, report: Report) -> MadeSubmodel:
     workspace for the fusion, as `<name>_train` f32 [n, views, width] and `<name>_validation` f32 [m, width].
     """
     clock = _Clock()
-    settings, teacher, group = job.settings, job.teacher, job.group
     dataset = job.workspace.dataset()
-    labels = tuple(dataset.classes[index] for index in group)
-
     report(0.0, "judging units")
-    proxies = proxy_images(
-        dataset.train.images,
-        dataset.train.labels,
-        group,
-        per_class=settings.proxy_images,
-        seed=settings.seed_for(job.name, "proxies"),
-    )
-    importance = fisher(
-        teacher.config, teacher.weights, proxies, seed=settings.seed_for(job.name, "importance")
-    )
-    kept = choose(importance, job.widths)
-    clock.lap("importance")
+    student = _cut_down(job, dataset)
+    clock.lap("importance and surgery")
 
-    config, weights = cut(teacher.config, teacher.weights, kept)
-    others = logits_of_group(len(dataset.classes), group) > len(group)
-    config, weights = group_head(config, weights, group, other=others)
-    student = Checkpoint(config, weights, labels + (OTHER,) * others)
     data = group_data(
         dataset,
         job.workspace.read("teacher_logits"),
-        group,
-        distillation=settings.distillation,
-        seed=settings.seed_for(job.name, "validation"),
+        job.group,
+        distillation=job.settings.distillation,
+        seed=job.settings.seed_for(job.name, "validation"),
         rows=job.rows,
     )
-    epochs = settings.epochs + (settings.sparsity_epochs if settings.sparsity else 0)
+    student, retrained = _retrain(job, student, data, report)
+    clock.lap("retraining")
+    if job.settings.sparsity:
+        student = _sparsify(job, student, data, report)
+        clock.lap("sparsity")
 
-    def report_epochs(before: int, count: int, what: str) -> Report:
-        return lambda done, message: report(0.95 * (before + done * count) / epochs, f"{what}, {message}")
+    report(_TRAINED, "converting")
+    flatbuffer = convert(student, job.settings.format)
+    facts = _check_flatbuffer(flatbuffer, job.settings.format, student, job.workspace)
+    clock.lap("conversion")
 
-    schedule = Schedule(settings.epochs, settings.batch, settings.rate)
-    student, retrained = retrain(
-        student,
-        data,
-        RetrainSettings(schedule, settings.distillation),
-        seed=settings.seed_for(job.name, "retrain"),
-        report=report_epochs(0, settings.epochs, "retraining"),
-    )
-    clock.lap("retrain")
-
-    if settings.sparsity:
-        schedule = Schedule(settings.sparsity_epochs, settings.batch, settings.rate * _SPARSITY_RATE)
-        student, _ = sparsify(
-            student,
-            data,
-            RetrainSettings(schedule, settings.distillation),
-            settings.sparsity,
-            seed=settings.seed_for(job.name, "sparsify"),
-            report=report_epochs(settings.epochs, settings.sparsity_epochs, "sparsity"),
-        )
-        clock.lap("sparsify")
-
-    report(0.95, "converting")
-    flatbuffer = convert(student, settings.format)
-    facts = _check_flatbuffer(flatbuffer, settings.format, student, job.workspace)
+    report(_CONVERTED, "features")
     validation = run_many(flatbuffer, dataset.validation.images, threads=1)
-    clock.lap("convert")
-
-    report(0.97, "features")
-    forward = Forward(from_checkpoint(student))
-    images = dataset.train.images
-    views = [images, images[:, :, ::-1]] if dataset.mirrored else [images]
-    job.workspace.write(f"{job.name}_train", np.stack([forward(view)["feature"] for view in views], axis=1))
     job.workspace.write(f"{job.name}_validation", validation.features)
+    job.workspace.write(f"{job.name}_train", _train_features(student, dataset))
     clock.lap("features")
 
     return MadeSubmodel(
         name=job.name,
-        group=group,
+        group=job.group,
         config=student.config,
         flatbuffer=flatbuffer,
         partitions=facts.partitions,
@@ -135,13 +96,68 @@ def make_submodel(job: SubmodelJob, report: Report) -> MadeSubmodel:
         inputs=facts.inputs,
         outputs=facts.outputs,
         cosine=facts.cosine,
-        vector=_vector(flatbuffer, dataset.validation.images, dataset.validation.labels, group),
+        vector=_vector(flatbuffer, dataset.validation, job.group),
         accuracy=accuracy(validation.logits[data.measured], data.labels),
         retrained_accuracy=retrained,
         sparsity=min(sparsity_of(student.weights).values()),
         rows=data.rows,
         seconds=clock.seconds,
     )
+
+
+def _cut_down(job: SubmodelJob, dataset: Dataset) -> Checkpoint:
+    """Judge the teacher's units by the group's own pictures, keep the best, and take the group's logits."""
+    proxies = proxy_images(
+        dataset.train.images,
+        dataset.train.labels,
+        job.group,
+        per_class=job.settings.proxy_images,
+        seed=job.settings.seed_for(job.name, "proxies"),
+    )
+    config, weights = job.teacher.config, job.teacher.weights
+    importance = fisher(config, weights, proxies, seed=job.settings.seed_for(job.name, "importance"))
+    config, weights = cut(config, weights, choose(importance, job.widths))
+    others = logits_of_group(len(dataset.classes), job.group) > len(job.group)
+    config, weights = group_head(config, weights, job.group, other=others)
+    return Checkpoint(
+        config, weights, tuple(dataset.classes[index] for index in job.group) + (OTHER,) * others
+    )
+
+
+def _retrain(
+    job: SubmodelJob, student: Checkpoint, data: GroupData, report: Report
+) -> tuple[Checkpoint, float]:
+    settings = job.settings
+    return retrain(
+        student,
+        data,
+        Schedule(settings.epochs, settings.batch, settings.rate),
+        seed=settings.seed_for(job.name, "retrain"),
+        report=lambda done, message: report(_RETRAINED * done, f"retraining, {message}"),
+    )
+
+
+def _sparsify(job: SubmodelJob, student: Checkpoint, data: GroupData, report: Report) -> Checkpoint:
+    settings = job.settings
+    sparse, _ = sparsify(
+        student,
+        data,
+        Schedule(settings.sparsity_epochs, settings.batch, settings.rate * _SPARSITY_RATE),
+        settings.sparsity,
+        seed=settings.seed_for(job.name, "sparsify"),
+        report=lambda done, message: report(
+            _RETRAINED + (_TRAINED - _RETRAINED) * done, f"sparsity, {message}"
+        ),
+    )
+    return sparse
+
+
+def _train_features(student: Checkpoint, dataset: Dataset) -> NDArray[np.float32]:
+    """The Keras model's features of the training pictures, f32 [n, views, width]."""
+    forward = Forward(from_checkpoint(student))
+    images = dataset.train.images
+    views = [images, images[:, :, ::-1]] if dataset.mirrored else [images]
+    return np.stack([forward(view)["feature"] for view in views], axis=1)
 
 
 def make_fusion(job: FusionJob, report: Report) -> MadeFusion:
@@ -189,10 +205,8 @@ def _check_flatbuffer(flatbuffer: bytes, format_name: str, model: Checkpoint, wo
     return check(flatbuffer, format_name, model.config, images, keras_answers(model, images))
 
 
-def _vector(
-    flatbuffer: bytes, images: NDArray[np.uint8], labels: NDArray[np.int64], group: tuple[int, ...]
-) -> Vector:
-    image = np.asarray(images[np.flatnonzero(labels == group[0])[0]])
+def _vector(flatbuffer: bytes, validation: Split, group: tuple[int, ...]) -> Vector:
+    image = np.asarray(validation.images[np.flatnonzero(validation.labels == group[0])[0]])
     answer = Flatbuffer(flatbuffer).run(image)
     return Vector(image=image, feature=answer.feature, logits=answer.logits)
 

@@ -22,19 +22,6 @@ from edvit_tf.vit.model import from_checkpoint, read_weights
 
 
 @dataclass(frozen=True, slots=True)
-class RetrainSettings:
-    """How a sub-model is retrained.
-
-    Attributes:
-        schedule: epochs, learning rate and so on.
-        distillation: share of the teacher in the targets, 0 to 1; the label has the rest.
-    """
-
-    schedule: Schedule
-    distillation: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
 class GroupData:
     """A data set as one group sees it.
 
@@ -93,7 +80,7 @@ def group_data(
 def retrain(
     student: Checkpoint,
     data: GroupData,
-    settings: RetrainSettings,
+    schedule: Schedule,
     *,
     seed: int,
     report: Callable[[float, str], None],
@@ -103,7 +90,7 @@ def retrain(
     Args:
         student: the cut weights, with a fresh head.
         data: of its group.
-        settings: schedule and distillation.
+        schedule: epochs, learning rate and so on.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
 
@@ -114,7 +101,7 @@ def retrain(
     model = from_checkpoint(student)
     forward = Forward(model)
     best, best_accuracy = student.weights, -1.0
-    epochs = settings.schedule.epochs
+    epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
         nonlocal best, best_accuracy
@@ -123,12 +110,12 @@ def retrain(
             best, best_accuracy = read_weights(model), accuracy
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
 
-    batch = settings.schedule.batch
+    batch = schedule.batch
     fit(
         model,
         data.examples.batches(batch, data.choose),
         steps_of(data.rows, batch),
-        settings.schedule,
+        schedule,
         seed=seed,
         after_epoch=after_epoch,
     )

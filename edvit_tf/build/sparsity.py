@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from edvit_tf.build.retrain import GroupData, RetrainSettings, with_weights
-from edvit_tf.build.training import Forward, fit, steps_of
+from edvit_tf.build.retrain import GroupData, with_weights
+from edvit_tf.build.training import Forward, Schedule, fit, steps_of
 from edvit_tf.errors import EdvitError
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
@@ -19,7 +19,7 @@ _PRUNINGS = 20
 def sparsify(
     student: Checkpoint,
     data: GroupData,
-    settings: RetrainSettings,
+    schedule: Schedule,
     sparsity: float,
     *,
     seed: int,
@@ -30,7 +30,7 @@ def sparsify(
     Args:
         student: a retrained sub-model.
         data: of its group.
-        settings: the schedule of this stage.
+        schedule: of this stage.
         sparsity: share of zeros in every Dense kernel at the end, 0 to below 1.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
@@ -41,11 +41,11 @@ def sparsify(
     import tensorflow_model_optimization as tfmot
 
     keras.utils.set_random_seed(seed)
-    batch, epochs = settings.schedule.batch, settings.schedule.epochs
+    batch, epochs = schedule.batch, schedule.epochs
     steps = steps_of(data.rows, batch)
     last = max(1, round(steps * epochs * _SHARE_OF_STEPS))
     # The default frequency of 100 prunes nothing in a run of fewer than 100 steps, and says nothing.
-    schedule = tfmot.sparsity.keras.PolynomialDecay(
+    decay = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=0.0,
         final_sparsity=sparsity,
         begin_step=0,
@@ -55,7 +55,7 @@ def sparsify(
 
     def wrap(layer: Any) -> Any:
         if isinstance(layer, keras.layers.Dense):
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=decay)
         return layer.__class__.from_config(layer.get_config())
 
     plain = from_checkpoint(student)
@@ -77,7 +77,7 @@ def sparsify(
         model,
         data.examples.batches(batch, data.choose),
         steps,
-        settings.schedule,
+        schedule,
         seed=seed,
         before_step=lambda: pruning.on_train_batch_begin(0),
         after_epoch=after_epoch,

@@ -130,6 +130,7 @@ def test_the_fusion_weights_are_there_to_inspect(bundle: Bundle) -> None:
     assert weights["head/kernel"].shape[1] == 6
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(bundle: Bundle, settings: ExportSettings) -> None:
     again = export(replace(settings, out=settings.out + "-again"), Told())
     first, second = (

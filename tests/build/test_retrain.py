@@ -6,7 +6,7 @@ import pytest
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import logits_of_group, regroup, relabel
 from edvit_tf.build.progress import Silent
-from edvit_tf.build.retrain import RetrainSettings, group_data, retrain
+from edvit_tf.build.retrain import group_data, retrain
 from edvit_tf.build.surgery import group_head
 from edvit_tf.build.teacher import TeacherSettings, teacher_logits, train_teacher
 from edvit_tf.build.training import Examples, Forward, Schedule, move, one_hot
@@ -96,13 +96,13 @@ def student(teacher: Checkpoint) -> Checkpoint:
 def test_a_submodel_learns_its_group(student: Checkpoint, teacher: Checkpoint, dataset: Dataset) -> None:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
     data = group_data(dataset, logits, GROUP, distillation=0.5, seed=1)
-    settings = RetrainSettings(Schedule(epochs=4, batch=32, rate=2e-3))
+    schedule = Schedule(epochs=4, batch=32, rate=2e-3)
     told: list[float] = []
-    trained, reached = retrain(student, data, settings, seed=1, report=lambda done, _: told.append(done))
+    trained, reached = retrain(student, data, schedule, seed=1, report=lambda done, _: told.append(done))
     assert reached > 0.9
     assert told == [0.25, 0.5, 0.75, 1.0]
     assert trained.labels == ("bee", "elk", "other")
-    again, _ = retrain(student, data, settings, seed=1, report=lambda *_: None)
+    again, _ = retrain(student, data, schedule, seed=1, report=lambda *_: None)
     assert all(np.array_equal(trained.weights[name], again.weights[name]) for name in trained.weights)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edvit_tf.build.data import Dataset
-from edvit_tf.build.retrain import RetrainSettings, group_data
+from edvit_tf.build.retrain import group_data
 from edvit_tf.build.sparsity import check_sparsity, sparsify, sparsity_of
 from edvit_tf.build.surgery import group_head
 from edvit_tf.build.teacher import teacher_logits
@@ -18,8 +18,8 @@ def test_a_run_far_below_a_hundred_steps_reaches_its_sparsity(teacher: Checkpoin
     student = Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
     data = group_data(dataset, logits, GROUP, distillation=0.5, seed=1)
-    settings = RetrainSettings(Schedule(epochs=8, batch=32, rate=2e-3))
-    sparse, reached = sparsify(student, data, settings, 0.5, seed=1, report=lambda *_: None)
+    schedule = Schedule(epochs=8, batch=32, rate=2e-3)
+    sparse, reached = sparsify(student, data, schedule, 0.5, seed=1, report=lambda *_: None)
     assert sparse.weights.keys() == student.weights.keys()
     for name, share in sparsity_of(sparse.weights).items():
         assert share == pytest.approx(0.5, abs=1.5 / sparse.weights[name].size)
