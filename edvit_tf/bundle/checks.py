@@ -1,16 +1,11 @@
 """What a schema cannot say of a manifest: that its parts agree with each other."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from edvit_tf.bundle.manifest import Manifest, Submodel, TensorSpec, Variant
 from edvit_tf.bundle.refusal import quote, refused
-
-if TYPE_CHECKING:  # manifest.py calls check() at the end of parse()
-    from edvit_tf.bundle.manifest import Manifest, Submodel, TensorSpec, Variant
 
 RESERVED = ("manifest.", "report.")
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edvit_tf.bundle.checks import RESERVED
+from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.files import MANIFEST, SIGNATURE, names_in, plain_file, size_and_hash, unreadable
-from edvit_tf.bundle.manifest import FileEntry, InputSpec, Manifest, Variant, parse
+from edvit_tf.bundle.manifest import FileEntry, InputSpec, Manifest, Variant
 from edvit_tf.bundle.refusal import REPAIR, quote, refused
 from edvit_tf.bundle.strict_json import LARGEST_BYTES
 from edvit_tf.bundle.vector import Vector, load_vector

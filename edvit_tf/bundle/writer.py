@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from edvit_tf.bundle.checks import RESERVED
+from edvit_tf.bundle.codec import parse, serialise
 from edvit_tf.bundle.files import MANIFEST, names_in, plain_file, size_and_hash
-from edvit_tf.bundle.manifest import FileEntry, Fusion, Manifest, Variant, parse, serialise
+from edvit_tf.bundle.manifest import FileEntry, Fusion, Manifest, Variant
 from edvit_tf.bundle.reader import check_files, open_bundle
 from edvit_tf.bundle.refusal import quote, refused
 from edvit_tf.errors import UsageError

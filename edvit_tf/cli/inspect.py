@@ -17,7 +17,7 @@ BundleArgument = Annotated[Path, typer.Argument(help="The folder that edvit-tf e
 
 def inspect(bundle: BundleArgument, json: JsonOption = False) -> None:
     """Check every file of a bundle against its manifest, and say what is in it."""
-    from edvit_tf.bundle.manifest import to_json
+    from edvit_tf.bundle.codec import to_json
     from edvit_tf.bundle.reader import open_bundle
 
     opened = open_bundle(bundle)

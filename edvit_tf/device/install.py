@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from edvit_tf.bundle.manifest import FileEntry, Manifest, Submodel, Variant, parse
+from edvit_tf.bundle.codec import parse
+from edvit_tf.bundle.manifest import FileEntry, Manifest, Submodel, Variant
 from edvit_tf.device.engine import Engine, Runtime
 from edvit_tf.device.served import Held, Served
 from edvit_tf.device.store import Store

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edvit_tf.bundle.manifest import parse, serialise, to_json
+from edvit_tf.bundle.codec import parse, serialise, to_json
 from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.bundle.strict_json import LARGEST_BYTES, LARGEST_DEPTH
 from edvit_tf.errors import BundleError

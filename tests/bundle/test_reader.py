@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edvit_tf.bundle import files
-from edvit_tf.bundle.manifest import parse
+from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.bundle.vector import Vector, load_vector, save_vector
 from edvit_tf.bundle.writer import write_manifest

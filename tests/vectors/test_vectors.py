@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edvit_tf.bundle.manifest import parse, serialise
+from edvit_tf.bundle.codec import parse, serialise
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.errors import BundleError
 from edvit_tf.runtime.check import verify
