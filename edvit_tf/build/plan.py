@@ -18,7 +18,7 @@ from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
 
 _BYTES_OF_A_WEIGHT = {"f32": 4.0, "f16": 2.0, "int8": 1.0, "int8-dynamic": 1.0, "int4-dynamic": 0.5}
 _GRAPH_BYTES = 6_000  # of a flatbuffer's graph, for each block
-_MIB = 2**20
+_MEGABYTE = 1_000_000  # as `edvit-tf device run --memory-mb` counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class PlannedSubmodel:
     config: ViTConfig
     bytes: int
     arena_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a device needs to serve it: the flatbuffer, the delegate's packed copy of it, the arena."""
+        return 2 * self.bytes + self.arena_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +56,13 @@ class ExportPlan:
     submodels: tuple[PlannedSubmodel, ...]
 
     def check_memory(self, memory_mb: float | None) -> None:
-        """Hold the largest sub-model against what each device has, in MiB; None is not known and passes.
+        """Hold the largest sub-model against what each device has, in MB; None is not known and passes.
 
         Raises:
             PlanError: it is too large; the sentence says by how much.
         """
-        largest = max(self.submodels, key=lambda submodel: submodel.bytes + submodel.arena_bytes)
-        needed = (largest.bytes + largest.arena_bytes) / _MIB
+        largest = max(self.submodels, key=lambda submodel: submodel.memory_bytes)
+        needed = largest.memory_bytes / _MEGABYTE
         if memory_mb is not None and needed > memory_mb:
             raise PlanError(
                 f"{largest.id} needs about {needed:.1f} MB and a device has {memory_mb:g}: keep fewer heads "
@@ -85,9 +90,7 @@ class ExportPlan:
                     "f32_bytes": submodel.config.f32_bytes,
                     "bytes": submodel.bytes,
                     "arena_bytes": submodel.arena_bytes,
-                    "fits": None
-                    if memory_mb is None
-                    else submodel.bytes + submodel.arena_bytes <= memory_mb * _MIB,
+                    "fits": None if memory_mb is None else submodel.memory_bytes <= memory_mb * _MEGABYTE,
                 }
                 for submodel in self.submodels
             ],
