@@ -144,13 +144,3 @@ def group_head(
             "head/bias": np.concatenate([head["head/bias"], other_bias]),
         }
     return config.with_classes(len(group) + other), weights | head
-
-
-def replace_head(
-    config: ViTConfig, weights: Weights, classes: int, *, seed: int
-) -> tuple[ViTConfig, Weights]:
-    """A fresh head (Glorot uniform, zero bias) of another number of logits on the same network."""
-    limit = math.sqrt(6 / (config.width + classes))
-    kernel = np.random.default_rng(seed).uniform(-limit, limit, (config.width, classes)).astype(np.float32)
-    head = {"head/kernel": kernel, "head/bias": np.zeros(classes, np.float32)}
-    return config.with_classes(classes), weights | head

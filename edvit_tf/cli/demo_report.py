@@ -10,6 +10,7 @@ from rich.table import Table
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet import Answer, DeviceReply
 from edvit_tf.runtime.ensemble import Evaluation
+from edvit_tf.runtime.measure import summarise
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,13 @@ def _device_rows(bundle: Bundle, answers: Sequence[Answer]) -> tuple[DeviceRow, 
 
 def _device_row(bundle: Bundle, name: str, replies: Sequence[DeviceReply]) -> DeviceRow:
     submodels = [bundle.manifest.submodel(submodel) for submodel in replies[0].submodels]
-    p50, p95 = np.percentile([reply.milliseconds for reply in replies], [50, 95])
+    latency = summarise([reply.milliseconds for reply in replies])
     return DeviceRow(
         name=name,
         classes=tuple(chain.from_iterable(submodel.classes for submodel in submodels)),
         bytes=sum(submodel.variants[0].bytes for submodel in submodels),
-        p50_ms=float(p50),
-        p95_ms=float(p95),
+        p50_ms=latency.p50_ms,
+        p95_ms=latency.p95_ms,
         sent_bytes=float(np.mean([reply.sent_bytes for reply in replies])),
         received_bytes=float(np.mean([reply.received_bytes for reply in replies])),
     )
