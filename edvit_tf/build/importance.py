@@ -9,7 +9,8 @@ in the gate that is closed, for one image,
 the Fisher information of the gate (the first order is zero: at g = 1 the divergence is at its least). And
 F = B·Bᵀ with B = (I - p·1ᵀ)·diag(√p), so for a vector ε of independent random signs the square of
 ∂(logitsᵀ·B·ε)/∂g has the right mean. One backward pass gives it for every gate of every image: activation
-times gradient, summed over the tokens, then squared.
+times gradient, summed over the tokens, then squared. `divergence` is the exact score that `fisher` stands
+for, one unit removed at a time: for a ViT-B, 38,000 passes over the proxy images for each group against one.
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.surgery import residual_weights
 from edvit_tf.errors import DataError
 from edvit_tf.vit.checkpoint import Weights
 from edvit_tf.vit.config import ViTConfig
 from edvit_tf.vit.keras import keras, tf
-from edvit_tf.vit.model import build, write_weights
+from edvit_tf.vit.model import build, named_variables, write_weights
 
 Scores = NDArray[np.float64]
 
@@ -101,6 +103,69 @@ def fisher(
     residual, *rest = [total / (2 * len(images)) for total in totals]
     depth = len(config.blocks)
     return Importance(residual, tuple(rest[:depth]), tuple(rest[depth:]))
+
+
+def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -> Importance:
+    """All scores exactly (UP-ViTs): the mean over the images of KL(p(1) ‖ p(0)), one unit removed at a time.
+
+    The reference that `fisher` is held against, in `reference_passes(config)` passes. A channel that is
+    removed is neither written to the stream nor let through a norm; norms' statistics still count it.
+
+    Args:
+        config: the whole model.
+        weights: of the whole model.
+        images: uint8 [n, height, width, channels], see `proxy_images`; all go through at once.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not len(images):
+        raise DataError("There are no images to judge units by.")
+    model = build(config)
+    write_weights(model, weights)
+    variables = named_variables(model)
+    answer = tf.function(lambda: tf.nn.log_softmax(model(images, training=False)["logits"]))
+    whole = answer().numpy().astype(np.float64)
+
+    def without(unit: _Unit) -> float:
+        """The divergence with some slices of the weights at zero, which are put back again."""
+        for name, (axis, where) in unit.items():
+            changed = weights[name].copy()
+            changed[(slice(None),) * (axis % changed.ndim) + (where,)] = 0
+            variables[name].assign(changed)
+        logarithms = answer().numpy()
+        for name in unit:
+            variables[name].assign(weights[name])
+        return float((np.exp(whole) * (whole - logarithms)).sum(axis=-1).mean())
+
+    blocks = list(enumerate(config.blocks))
+    return Importance(
+        np.asarray([without(_channel(config, channel)) for channel in range(config.width)]),
+        tuple(np.asarray([without(_head(config, i, head)) for head in range(b.heads)]) for i, b in blocks),
+        tuple(np.asarray([without(_mlp_unit(i, unit)) for unit in range(b.mlp_units)]) for i, b in blocks),
+    )
+
+
+def reference_passes(config: ViTConfig) -> int:
+    """Forward passes over the proxy images that `divergence` takes: the whole model, then each unit."""
+    return 1 + config.width + sum(block.heads + block.mlp_units for block in config.blocks)
+
+
+_Unit = dict[str, tuple[int, slice]]
+"""What to set to zero to remove a unit: by the weight's name an axis and where on it."""
+
+
+def _channel(config: ViTConfig, channel: int) -> _Unit:
+    return {name: (-1, slice(channel, channel + 1)) for name in residual_weights(config)}
+
+
+def _head(config: ViTConfig, block: int, head: int) -> _Unit:
+    size = config.head_size
+    return {f"block_{block}_projection/kernel": (0, slice(head * size, (head + 1) * size))}
+
+
+def _mlp_unit(block: int, unit: int) -> _Unit:
+    return {f"block_{block}_mlp_down/kernel": (0, slice(unit, unit + 1))}
 
 
 def _tapped(model: Any, config: ViTConfig) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edvit_tf.errors import ModelError
 from edvit_tf.vit.checkpoint import Weights, check_weights
-from edvit_tf.vit.config import BlockConfig, ViTConfig
+from edvit_tf.vit.config import BlockConfig, ViTConfig, weight_shapes
 
 Indices = NDArray[np.intp]
 
@@ -80,9 +80,13 @@ _AXES: dict[str, tuple[str | None, str | None]] = {
 }
 
 
+def residual_weights(config: ViTConfig) -> list[str]:
+    """Names of the weights that have the residual stream's channels as their last axis."""
+    return [name for name in weight_shapes(config) if _AXES[_parts(name)["layer"]][1] == "residual"]
+
+
 def _cut_weight(name: str, weight: NDArray[np.float32], config: ViTConfig, kept: Kept) -> NDArray[np.float32]:
-    parts = re.fullmatch(r"(?:block_(?P<block>\d+)_)?(?P<layer>\w+)/(?P<weight>\w+)", name)
-    assert parts is not None  # noqa: S101 (check_weights knows every name)
+    parts = _parts(name)
     inputs, outputs = _AXES[parts["layer"]]
     block = int(parts["block"] or 0)
     if parts["weight"] == "kernel" and inputs is not None:
@@ -90,6 +94,13 @@ def _cut_weight(name: str, weight: NDArray[np.float32], config: ViTConfig, kept:
     if outputs is not None:
         weight = weight.take(_units(outputs, block, config, kept), axis=-1)
     return weight.copy()
+
+
+def _parts(name: str) -> re.Match[str]:
+    """Block, layer and weight of a name of `weight_shapes`."""
+    parts = re.fullmatch(r"(?:block_(?P<block>\d+)_)?(?P<layer>\w+)/(?P<weight>\w+)", name)
+    assert parts is not None  # noqa: S101 (check_weights knows every name)
+    return parts
 
 
 def _units(dimension: str, block: int, config: ViTConfig, kept: Kept) -> Indices:

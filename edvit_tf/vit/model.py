@@ -73,7 +73,7 @@ def _block(stream: Any, config: ViTConfig, block: BlockConfig, name: str, *, cla
 
 def read_weights(model: Any) -> Weights:
     """All weights as f32 arrays by "<layer>/<weight>", the names of `weight_shapes`."""
-    return {_key(layer, variable): variable.numpy() for layer in model.layers for variable in layer.weights}
+    return {name: variable.numpy() for name, variable in named_variables(model).items()}
 
 
 def write_weights(model: Any, weights: Weights) -> None:
@@ -82,7 +82,7 @@ def write_weights(model: Any, weights: Weights) -> None:
     Raises:
         ModelError: the names are not exactly the model's, or a shape differs; nothing was changed then.
     """
-    variables = {_key(layer, variable): variable for layer in model.layers for variable in layer.weights}
+    variables = named_variables(model)
     if variables.keys() != weights.keys():
         raise ModelError(
             f"The weights do not fit the model: it has {sorted(variables)}, but was given {sorted(weights)}."
@@ -96,8 +96,13 @@ def write_weights(model: Any, weights: Weights) -> None:
         variable.assign(weights[name])
 
 
-def _key(layer: Any, variable: Any) -> str:
-    return f"{layer.name}/{variable.name.rsplit('/', 1)[-1].removesuffix(':0')}"
+def named_variables(model: Any) -> dict[str, Any]:
+    """The variables of a Keras model by "<layer>/<weight>"."""
+    return {
+        f"{layer.name}/{variable.name.rsplit('/', 1)[-1].removesuffix(':0')}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
 
 
 def from_checkpoint(checkpoint: Checkpoint, *, batch_size: int | None = None) -> Any:

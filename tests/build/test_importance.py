@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edvit_tf.build.importance import Importance, fisher, proxy_images
+from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images, reference_passes
 from edvit_tf.errors import DataError
 from edvit_tf.vit.checkpoint import Weights
-from edvit_tf.vit.config import BlockConfig, ImageSize, ViTConfig
+from edvit_tf.vit.config import PRESETS, BlockConfig, ImageSize, ViTConfig
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.model import build, read_weights
 from tests.vit.reference import forward, random_images, random_weights
@@ -100,6 +100,21 @@ def test_scores_are_the_second_order_of_the_divergence() -> None:
     for kind, scores in found.items():
         np.testing.assert_allclose(scores * change**2, expected[kind], rtol=0.35, err_msg=kind)
         assert np.median(scores * change**2 / expected[kind]) == pytest.approx(1, abs=0.05)
+
+
+def test_the_reference_removes_each_unit_in_turn() -> None:
+    weights = random_weights(CONFIG, 3)
+    images = random_images(CONFIG, 6, 0)
+    expected = every_kind(measured(weights, images, 1.0))
+    for kind, scores in every_kind(divergence(CONFIG, weights, images)).items():
+        np.testing.assert_allclose(scores, expected[kind], rtol=1e-3, atol=1e-7, err_msg=kind)
+    with pytest.raises(DataError, match="no images"):
+        divergence(CONFIG, weights, images[:0])
+
+
+def test_one_backward_pass_stands_for_thousands_of_forward_passes() -> None:
+    assert reference_passes(CONFIG) == 1 + 16 + 2 * (4 + 24)
+    assert reference_passes(PRESETS["vit-b16"]) == 1 + 768 + 12 * (12 + 3072)
 
 
 def test_scores_rank_units_as_removing_them_does(trained: Weights) -> None:
