@@ -173,13 +173,18 @@ class Single:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracies:
-    """Fractions of the validation split: `variants` by file, `missing` by the id of the absent sub-model."""
+    """Fractions of the validation split: `variants` by file, `missing` by the id of the absent sub-model.
+
+    `fused` and `missing` are of each sub-model's first variant; `formats` is the fused accuracy with every
+    sub-model in that format, for each format.
+    """
 
     teacher: float
     fused: float
     variants: Mapping[str, float]
     missing: Mapping[str, float]
     single: float | None = None
+    formats: Mapping[str, float] = field(default_factory=dict)
     split: str = "validation"
     extra: Mapping[str, object] = field(default_factory=dict)
 
