@@ -124,7 +124,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
             made = _Made(teacher, flatbuffer, parts, single, fusion)
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
-            write_report(folder, manifest, parts, single, seconds.seconds, dataset.origin)
+            write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset.origin)
     progress.update("bundle", 1.0, "written")
     return Path(settings.out)
 
@@ -266,7 +266,7 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
         accuracies=Accuracies(
             teacher=made.flatbuffer.facts["accuracy"],
             fused=made.fusion.fused[first].accuracy,
-            formats={name: fused.accuracy for name, fused in made.fusion.fused.items()},
+            extra={"formats": {name: fused.accuracy for name, fused in made.fusion.fused.items()}},
             variants={
                 variant.file: submodel.variants[variant.format].accuracy
                 for part, submodel in zip(submodels, made.submodels, strict=True)

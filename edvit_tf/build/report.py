@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from edvit_tf.build.work import MadeSubmodel
+from edvit_tf.build.work import MadeFusion, MadeSubmodel
 from edvit_tf.bundle.manifest import Manifest
 
 _PAGE = Template("""<!doctype html>
@@ -36,6 +36,7 @@ def write_report(
     manifest: Manifest,
     submodels: Sequence[MadeSubmodel],
     single: MadeSubmodel | None,
+    fusion: MadeFusion,
     seconds: Mapping[str, float],
     origin: str,
 ) -> None:
@@ -46,6 +47,7 @@ def write_report(
         manifest: as it was written.
         submodels: in the manifest's order.
         single: the single student, if there is one.
+        fusion: with its accuracies by format.
         seconds: of each stage of the export.
         origin: where the data came from.
     """
@@ -75,7 +77,7 @@ def write_report(
     accuracies = {
         "teacher": manifest.accuracies.teacher,
         "fused": manifest.accuracies.fused,
-        **{f"fused in {name}": value for name, value in manifest.accuracies.formats.items()},
+        **{f"fused in {name}": fused.accuracy for name, fused in fusion.fused.items()},
         **{f"fused without {name}": value for name, value in manifest.accuracies.missing.items()},
     }
     if manifest.accuracies.single is not None:

@@ -175,8 +175,8 @@ class Single:
 class Accuracies:
     """Fractions of the validation split: `variants` by file, `missing` by the id of the absent sub-model.
 
-    `fused` and `missing` are of each sub-model's first variant; `formats` is the fused accuracy with every
-    sub-model in that format, for each format.
+    `fused` and `missing` are of each sub-model's first variant. Newer bundles have in `extra`, as `formats`,
+    the fused accuracy with every sub-model in that format, by format.
     """
 
     teacher: float
@@ -184,7 +184,6 @@ class Accuracies:
     variants: Mapping[str, float]
     missing: Mapping[str, float]
     single: float | None = None
-    formats: Mapping[str, float] = field(default_factory=dict)
     split: str = "validation"
     extra: Mapping[str, object] = field(default_factory=dict)
 
