@@ -7,6 +7,7 @@ where they enter; nothing above that place catches them again.
     ├── UsageError          a bad argument or configuration (exit status 2)
     ├── MissingPackage      an extra that is not installed
     ├── DataError           a data set that is missing, broken or too small
+    ├── TrainingError       a training that went wrong
     ├── ModelError          a checkpoint, a Keras model or a flatbuffer made from one
     ├── BundleError         a bundle that is incomplete, changed or of an unknown schema
     ├── PlanError           sub-models that fit on no device
@@ -50,6 +51,12 @@ class DataError(EdvitError):
     """A data set that is missing, broken or too small."""
 
     code = "data"
+
+
+class TrainingError(EdvitError):
+    """A training that went wrong."""
+
+    code = "training"
 
 
 class ModelError(EdvitError):

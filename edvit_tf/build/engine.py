@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,8 +123,17 @@ def _end(processes: list[SpawnProcess]) -> None:
             process.join()
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed outright ends nobody: its workers see to that themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _work(job: Job, connection: Connection, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # TensorFlow leaves files in the folder for temporary ones when it is ended: ours goes with the engine.
     tempfile.tempdir = str(Path(log).parent)
     os.environ.update(dict.fromkeys(_THREADS, "1"))

@@ -2,31 +2,52 @@
 
     split the classes → importance → widths → surgery → retrain → sparsify → convert → fuse → bundle
 
-What is between split and fusion happens once for each group, side by side, in `jobs.make_submodel`. This
-process itself never imports TensorFlow.
+What is between split and fusion happens once for each group, side by side, in `submodel_job.py`. What each
+stage depends on stands in `stages.py`. This process itself never imports TensorFlow.
 """
 
-import importlib.metadata
 import platform
 import re
-import tempfile
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from edvit_converters.formats import find
-from safetensors.numpy import save
 
 from edvit_tf import __version__
-from edvit_tf.build.data import load
+from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import ExportPlan, load_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.work import FusionJob, MadeFusion, MadeSubmodel, SubmodelJob, TeacherJob
+from edvit_tf.build.stages import (
+    SubmodelRecipes,
+    TeacherRecipes,
+    of_fused,
+    of_fusion,
+    of_submodel,
+    of_teacher,
+    versions,
+)
+from edvit_tf.build.store import Result, Store, open_store
+from edvit_tf.build.work import (
+    FLATBUFFER,
+    MODEL,
+    FusedJob,
+    FusionJob,
+    MadeFusion,
+    MadeSubmodel,
+    MadeVariant,
+    SubmodelJob,
+    TeacherJob,
+    read_fusion,
+    read_submodel,
+)
 from edvit_tf.build.workspace import Workspace
 from edvit_tf.bundle.manifest import (
     Accuracies,
@@ -38,20 +59,17 @@ from edvit_tf.bundle.manifest import (
     Teacher,
     Variant,
 )
-from edvit_tf.bundle.vector import save_vector
-from edvit_tf.bundle.writer import new_bundle, write_manifest
+from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
 from edvit_tf.errors import UsageError
-from edvit_tf.runtime.ensemble import accuracy, run_many
 from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
-JOBS = "edvit_tf.build.jobs"
+TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
+    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "fusion_job")
+)
 STAGES = {"data": 0.01, "teacher": 0.10, "sub-models": 0.80, "fusion": 0.07, "bundle": 0.02}
 """The stages of an export in their order, and about what share of its time each takes."""
-
-_PACKAGES = (
-    "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +77,7 @@ class _Made:
     """All that goes into the bundle."""
 
     teacher: Checkpoint
-    teacher_flatbuffer: bytes
-    teacher_accuracy: float
+    flatbuffer: Result
     submodels: list[MadeSubmodel]
     single: MadeSubmodel | None
     fusion: MadeFusion
@@ -69,90 +86,145 @@ class _Made:
 def export(settings: ExportSettings, progress: Progress) -> Path:
     """Split a teacher over devices and write the bundle to `settings.out`, whole or not at all.
 
+    Every stage's result is kept in `settings.cache_folder`: an export that was ended, by whatever, goes on
+    from there when it is asked for again, and ends with the same bundle.
+
     Returns:
         The bundle's folder.
 
     Raises:
         UsageError: options that do not fit each other or the data, or something stands at `out` already.
         ModelError, DataError, PlanError: the teacher, the data or the sizes are not usable.
+        TrainingError: a training went wrong.
     """
+    check_free(settings.out)
     plan = plan_export(settings)
     plan.check_memory(settings.memory_mb)
-    with new_bundle(settings.out) as folder, tempfile.TemporaryDirectory(prefix="edvit-tf-") as temporary:
-        seconds = _Stopwatch()
-        progress.update("data", 0.0, "reading")
-        teacher = load_teacher(settings.model, plan.classes)
-        dataset = load(settings.data, seed=settings.seed, image=teacher.config.image)
-        workspace = Workspace.create(Path(temporary), dataset)
+    seconds = _Stopwatch()
+    progress.update("data", 0.0, "reading")
+    teacher = load_teacher(settings.model, plan.classes)
+    dataset = load(settings.data, seed=settings.seed, image=teacher.config.image)
+    with open_store(settings.cache_folder) as store:
+        work = _Export(settings, store, progress, *_keep_inputs(settings, store, dataset, teacher))
         progress.update("data", 1.0, dataset.origin)
         seconds.lap("data")
 
-        flatbuffer = _teach(teacher, workspace, settings, progress)
-        reached = accuracy(run_many(flatbuffer, dataset.validation.images).logits, dataset.validation.labels)
+        flatbuffer = _teach(work)
         seconds.lap("teacher")
 
-        submodels, single = _make_submodels(plan, teacher, workspace, settings, progress)
+        submodels = _make_submodels(work, plan)
         seconds.lap("sub-models")
 
-        fusion = _fuse(submodels, workspace, settings, progress)
+        fusion = _fuse(work, {job.name: job.recipes for job in submodels if job.name != SINGLE})
         seconds.lap("fusion")
 
-        made = _Made(teacher, flatbuffer, reached, submodels, single, fusion)
-        manifest = _write(folder, plan, settings, made)
-        seconds.lap("bundle")
-        write_report(folder, manifest, submodels, single, seconds.seconds, dataset.origin)
-        progress.update("bundle", 1.0, "written")
+        parts = [read_submodel(job) for job in submodels]
+        single = parts.pop() if settings.baselines else None
+        with new_bundle(settings.out) as folder:
+            made = _Made(teacher, flatbuffer, parts, single, fusion)
+            manifest = _write(folder, plan, settings, made)
+            seconds.lap("bundle")
+            write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset.origin)
+    progress.update("bundle", 1.0, "written")
     return Path(settings.out)
 
 
-def _teach(teacher: Checkpoint, workspace: Workspace, settings: ExportSettings, progress: Progress) -> bytes:
-    """Ask the teacher once about every training picture; its answers go to the workspace."""
-    # Always two shares, so that the numbers do not depend on how many workers there are.
-    rows = len(workspace.split("train"))
-    borders = (0, rows // 2, rows)
-    jobs = [
-        TeacherJob(teacher, workspace, borders[0], borders[1], convert=True),
-        TeacherJob(teacher, workspace, borders[1], borders[2], convert=False),
-    ]
-    shares = run(
-        [Job("teacher", f"{JOBS}:teach", job) for job in jobs],
-        workers=settings.workers,
-        stage="teacher",
-        progress=progress,
-    )
-    workspace.write("teacher_logits", np.concatenate([share.logits for share in shares]))
-    flatbuffer: bytes = shares[0].flatbuffer
-    return flatbuffer
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """What every step of one export needs."""
+
+    settings: ExportSettings
+    store: Store
+    progress: Progress
+    recipes: TeacherRecipes
+    workspace: Workspace
+
+    def run(self, jobs: Sequence[Job], stage: str) -> None:
+        """Run jobs in processes; they leave their results in the store."""
+        run(jobs, workers=self.settings.workers, stage=stage, progress=self.progress)
 
 
-def _make_submodels(
-    plan: ExportPlan, teacher: Checkpoint, workspace: Workspace, settings: ExportSettings, progress: Progress
-) -> tuple[list[MadeSubmodel], MadeSubmodel | None]:
-    """One job a group, and one for the single student: all classes, a sub-model's size and gradient steps."""
+def _keep_inputs(
+    settings: ExportSettings, store: Store, dataset: Dataset, teacher: Checkpoint
+) -> tuple[TeacherRecipes, Workspace]:
+    """Put data and teacher where every process finds them."""
+    recipes = of_teacher(settings, dataset, teacher)
+    kept = store.make(recipes.data, lambda result: Workspace.create(result.folder, dataset))
+    store.make(recipes.teacher, lambda result: save_checkpoint(result.path(MODEL), teacher))
+    workspace = Workspace(kept.folder, dataset.name, dataset.classes, dataset.origin, dataset.mirrored)
+    return recipes, workspace
+
+
+def _teach(work: _Export) -> Result:
+    """Ask the teacher once about every training picture, and convert it."""
+    store, recipes, workspace = work.store, work.recipes, work.workspace
     jobs = [
-        SubmodelJob(planned.id, planned.group, plan.widths, teacher, workspace, settings)
-        for planned in plan.submodels
+        Job("teacher", f"{TEACHER_JOBS}:answer", TeacherJob(recipe, recipes, store, workspace, rows))
+        for rows, recipe in zip(recipes.rows, recipes.answers, strict=True)
+        if recipe not in store
     ]
+    if recipes.flatbuffer not in store:
+        job = TeacherJob(recipes.flatbuffer, recipes, store, workspace)
+        jobs.append(Job("teacher", f"{TEACHER_JOBS}:flatbuffer", job))
+    work.run(jobs, "teacher")
+    work.progress.update("teacher", 1.0, "done")
+    return store.get(recipes.flatbuffer)
+
+
+def _make_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
+    """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
+    settings = work.settings
+    wanted: list[tuple[str, tuple[int, ...], int | None]] = [(s.id, s.group, None) for s in plan.submodels]
     if settings.baselines:
-        everything = tuple(range(len(plan.classes)))
-        rows = rows_of_epoch(np.asarray(workspace.split("train").labels), plan.submodels[0].group)
-        jobs.append(SubmodelJob(SINGLE, everything, plan.widths, teacher, workspace, settings, rows))
-    made = run(
-        [Job(job.name, f"{JOBS}:make_submodel", job) for job in jobs],
-        workers=settings.workers,
-        stage="sub-models",
-        progress=progress,
+        pictures = rows_of_epoch(np.asarray(work.workspace.split("train").labels), plan.submodels[0].group)
+        wanted.append((SINGLE, tuple(range(len(plan.classes))), pictures))
+    jobs = []
+    for name, group, rows in wanted:
+        recipes = of_submodel(settings, work.recipes, name, group, plan.widths, rows)
+        jobs.append(
+            SubmodelJob(
+                name, group, plan.widths, recipes, work.recipes, work.store, work.workspace, settings, rows
+            )
+        )
+    work.run(
+        [
+            Job(job.name, f"{SUBMODEL_JOB}:make_submodel", job)
+            for job in jobs
+            if any(recipe not in work.store for recipe in job.recipes.last)
+        ],
+        "sub-models",
     )
-    return made[: len(plan.submodels)], made[-1] if settings.baselines else None
+    work.progress.update("sub-models", 1.0, "done")
+    return jobs
 
 
-def _fuse(
-    submodels: list[MadeSubmodel], workspace: Workspace, settings: ExportSettings, progress: Progress
-) -> MadeFusion:
-    job = FusionJob(tuple(submodel.name for submodel in submodels), workspace, settings)
-    (made,) = run([Job("fusion", f"{JOBS}:make_fusion", job)], workers=1, stage="fusion", progress=progress)
-    assert isinstance(made, MadeFusion)  # noqa: S101  the engine does not know what a job returns
-    return made
+def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:
+    settings, store, taught, workspace = work.settings, work.store, work.recipes, work.workspace
+    recipe = of_fusion(settings, taught, submodels)
+    if recipe not in store:
+        job = FusionJob(recipe, submodels, taught, store, workspace, settings)
+        work.run([Job("fusion", f"{FUSION_JOB}:make_fusion", job)], "fusion")
+    fused = {name: of_fused(settings, taught, recipe, submodels, name) for name in settings.formats}
+    work.run(
+        [
+            Job(
+                f"fusion in {name}",
+                f"{FUSION_JOB}:measure_fused",
+                FusedJob(
+                    measured,
+                    recipe,
+                    {submodel: made.variants[name] for submodel, made in submodels.items()},
+                    store,
+                    workspace,
+                ),
+            )
+            for name, measured in fused.items()
+            if measured not in store
+        ],
+        "fusion",
+    )
+    work.progress.update("fusion", 1.0, "done")
+    return read_fusion(store, recipe, fused)
 
 
 def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made) -> Manifest:
@@ -160,19 +232,18 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
     for name in ("submodels", "vectors", "baselines"):
         (folder / name).mkdir()
     teacher_file = "baselines/teacher.f32.tflite"
-    (folder / teacher_file).write_bytes(made.teacher_flatbuffer)
+    shutil.copyfile(made.flatbuffer.path(FLATBUFFER), folder / teacher_file)
+    first = settings.formats[0]
     single = None
     if made.single is not None:
-        single_file = f"baselines/single.{settings.format}.tflite"
-        (folder / single_file).write_bytes(made.single.flatbuffer)
+        single_file = f"baselines/single.{first}.tflite"
+        shutil.copyfile(made.single.variants[first].flatbuffer, folder / single_file)
         config = made.single.config
         single = Single(parameters=config.parameters, macs=config.macs, file=single_file)
-    (folder / "fusion.tflite").write_bytes(made.fusion.flatbuffer)
-    (folder / "fusion.safetensors").write_bytes(save(made.fusion.weights))
+    shutil.copyfile(made.fusion.flatbuffer, folder / "fusion.tflite")
+    shutil.copyfile(made.fusion.weights, folder / "fusion.safetensors")
     largest = max(submodel.config.macs for submodel in made.submodels)
-    submodels = tuple(
-        _write_submodel(folder, s, plan.classes, settings.format, largest) for s in made.submodels
-    )
+    submodels = tuple(_write_submodel(folder, s, plan.classes, largest) for s in made.submodels)
     image = made.teacher.config.image
     manifest = Manifest(
         name=settings.name or _bundle_name(plan.teacher, settings.data),
@@ -193,30 +264,45 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
         ),
         single=single,
         accuracies=Accuracies(
-            teacher=made.teacher_accuracy,
-            fused=made.fusion.accuracy,
+            teacher=made.flatbuffer.facts["accuracy"],
+            fused=made.fusion.fused[first].accuracy,
+            extra={"formats": {name: fused.accuracy for name, fused in made.fusion.fused.items()}},
             variants={
-                part.variants[0].file: submodel.accuracy
+                variant.file: submodel.variants[variant.format].accuracy
                 for part, submodel in zip(submodels, made.submodels, strict=True)
+                for variant in part.variants
             },
-            missing=made.fusion.missing,
-            single=made.single.accuracy if made.single is not None else None,
+            missing=made.fusion.fused[first].missing,
+            single=made.single.variants[first].accuracy if made.single is not None else None,
         ),
         config=settings.recorded(),
         seed=settings.seed,
-        made_with=_versions(),
+        made_with={"edvit-tf": __version__, "python": platform.python_version(), **versions()},
     )
     return write_manifest(folder, manifest)
 
 
 def _write_submodel(
-    folder: Path, made: MadeSubmodel, classes: tuple[str, ...], format_name: str, largest_macs: int
+    folder: Path, made: MadeSubmodel, classes: tuple[str, ...], largest_macs: int
 ) -> Submodel:
-    file = f"submodels/{made.name}.{format_name}.tflite"
-    vector = f"vectors/{made.name}.{format_name}.safetensors"
-    (folder / file).write_bytes(made.flatbuffer)
-    save_vector(folder / vector, made.vector)
-    variant = Variant(
+    return Submodel(
+        id=made.name,
+        classes=tuple(classes[index] for index in made.group),
+        parameters=made.config.parameters,
+        macs=made.config.macs,
+        energy_weight=made.config.macs / largest_macs,
+        variants=tuple(
+            _write_variant(folder, f"{made.name}.{name}", name, variant)
+            for name, variant in made.variants.items()
+        ),
+    )
+
+
+def _write_variant(folder: Path, stem: str, format_name: str, made: MadeVariant) -> Variant:
+    file, vector = f"submodels/{stem}.tflite", f"vectors/{stem}.safetensors"
+    shutil.copyfile(made.flatbuffer, folder / file)
+    shutil.copyfile(made.vector, folder / vector)
+    return Variant(
         file=file,
         format=format_name,
         target="any",
@@ -228,14 +314,6 @@ def _write_submodel(
         outputs=made.outputs,
         test_vector=vector,
     )
-    return Submodel(
-        id=made.name,
-        classes=tuple(classes[index] for index in made.group),
-        parameters=made.config.parameters,
-        macs=made.config.macs,
-        energy_weight=made.config.macs / largest_macs,
-        variants=(variant,),
-    )
 
 
 def _bundle_name(teacher: str, data: str) -> str:
@@ -243,16 +321,6 @@ def _bundle_name(teacher: str, data: str) -> str:
     if not name:
         raise UsageError("the bundle needs a name of letters and digits: give one with --name")
     return name
-
-
-def _versions() -> dict[str, str]:
-    found = {"edvit-tf": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # not every format needs every package
-    return found
 
 
 class _Stopwatch:

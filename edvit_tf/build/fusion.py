@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Batches, Schedule, fit, steps_of
 from edvit_tf.bundle.manifest import Calibration
 from edvit_tf.runtime.ensemble import accuracy
@@ -73,7 +74,12 @@ def tower(width: int, classes: int) -> list[int]:
 
 
 def train_fusion(
-    data: FusionData, settings: FusionSettings, *, seed: int, report: Callable[[float, str], None]
+    data: FusionData,
+    settings: FusionSettings,
+    *,
+    seed: int,
+    report: Callable[[float, str], None],
+    snapshots: Snapshots | None = None,
 ) -> Any:
     """Train a fusion; the epoch that is best on validation, everything present, is kept.
 
@@ -82,18 +88,17 @@ def train_fusion(
         settings: schedule, and how often sub-models are left out.
         seed: decides initial weights, order and which sub-models are left out.
         report: told the share done and a few words after every epoch.
+        snapshots: where an interrupted training is taken up again.
     """
     keras.utils.set_random_seed(seed)
     model = build_fusion(data.sizes, data.targets.shape[-1])
     everything = np.ones(len(data.sizes), bool)
-    best, best_accuracy = model.get_weights(), -1.0
+    best = Best(_numbered(model))
     epochs = settings.schedule.epochs
 
     def after_epoch(epoch: int) -> None:
-        nonlocal best, best_accuracy
         reached = accuracy(fuse(model, data.validation, data.sizes, everything), data.labels)
-        if reached > best_accuracy:
-            best, best_accuracy = model.get_weights(), reached
+        best.offer(reached, lambda: _numbered(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     size = settings.schedule.batch
@@ -104,9 +109,15 @@ def train_fusion(
         settings.schedule,
         seed=seed,
         after_epoch=after_epoch,
+        best=best,
+        snapshots=snapshots,
     )
-    model.set_weights(best)
+    model.set_weights([best.weights[str(index)] for index in range(len(best.weights))])
     return model
+
+
+def _numbered(model: Any) -> dict[str, Features]:
+    return {str(index): weight for index, weight in enumerate(model.get_weights())}
 
 
 def fuse(

@@ -23,7 +23,7 @@ _MEGABYTE = 1_000_000  # as `edvit-tf device run --memory-mb` counts
 
 @dataclass(frozen=True, slots=True)
 class PlannedSubmodel:
-    """A sub-model before it is made; `bytes` and `arena_bytes` are estimates, the rest is exact."""
+    """A sub-model before it is made, in its largest format; `bytes` and `arena_bytes` are estimates."""
 
     id: str
     group: tuple[int, ...]
@@ -106,7 +106,8 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         DataError: no such data.
         PlanError: the sub-models do not fit into their share of the teacher's bytes.
     """
-    find(settings.format)
+    for name in settings.formats:
+        find(name)
     classes = class_names(settings.data)
     teacher, config = _teacher_config(settings.model, len(classes))
     groups = random_balanced(len(classes), settings.devices, seed=settings.seed_for("split"))
@@ -120,7 +121,7 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         classes,
         widths,
         tuple(
-            _planned(f"submodel-{number}", group, narrowed(config, widths), len(classes), settings.format)
+            _planned(f"submodel-{number}", group, narrowed(config, widths), len(classes), settings.formats)
             for number, group in enumerate(groups)
         ),
     )
@@ -171,13 +172,14 @@ def _check_known(model: str) -> None:
 
 
 def _planned(
-    name: str, group: tuple[int, ...], config: ViTConfig, classes: int, format_name: str
+    name: str, group: tuple[int, ...], config: ViTConfig, classes: int, formats: tuple[str, ...]
 ) -> PlannedSubmodel:
     config = config.with_classes(logits_of_group(classes, group))
     shapes = weight_shapes(config).values()
     kernels = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
     others = config.parameters - kernels
-    size = kernels * _BYTES_OF_A_WEIGHT[format_name] + others * 4 + _GRAPH_BYTES * len(config.blocks)
+    largest = max(_BYTES_OF_A_WEIGHT[name] for name in formats)
+    size = kernels * largest + others * 4 + _GRAPH_BYTES * len(config.blocks)
     return PlannedSubmodel(name, group, config, round(size), _arena_bytes(config))
 
 

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from edvit_tf.build.work import MadeSubmodel
+from edvit_tf.build.work import MadeFusion, MadeSubmodel
 from edvit_tf.bundle.manifest import Manifest
 
 _PAGE = Template("""<!doctype html>
@@ -36,6 +36,7 @@ def write_report(
     manifest: Manifest,
     submodels: Sequence[MadeSubmodel],
     single: MadeSubmodel | None,
+    fusion: MadeFusion,
     seconds: Mapping[str, float],
     origin: str,
 ) -> None:
@@ -46,6 +47,7 @@ def write_report(
         manifest: as it was written.
         submodels: in the manifest's order.
         single: the single student, if there is one.
+        fusion: with its accuracies by format.
         seconds: of each stage of the export.
         origin: where the data came from.
     """
@@ -54,13 +56,19 @@ def write_report(
         {
             "id": part.name,
             "classes": [manifest.classes[index] for index in part.group],
-            "bytes": len(part.flatbuffer),
             "parameters": part.config.parameters,
             "macs": part.config.macs,
-            "accuracy": part.accuracy,
             "retrained_accuracy": part.retrained_accuracy,
             "sparsity": part.sparsity,
-            "cosine": part.cosine,
+            "variants": [
+                {
+                    "format": name,
+                    "bytes": variant.flatbuffer.stat().st_size,
+                    "accuracy": variant.accuracy,
+                    "cosine": variant.cosine,
+                }
+                for name, variant in part.variants.items()
+            ],
             "pictures_an_epoch": part.rows,
             "seconds": part.seconds,
         }
@@ -69,6 +77,7 @@ def write_report(
     accuracies = {
         "teacher": manifest.accuracies.teacher,
         "fused": manifest.accuracies.fused,
+        **{f"fused in {name}": fused.accuracy for name, fused in fusion.fused.items()},
         **{f"fused without {name}": value for name, value in manifest.accuracies.missing.items()},
     }
     if manifest.accuracies.single is not None:
@@ -89,18 +98,20 @@ def write_report(
         origin=escape(origin),
         accuracies=_table(("", "accuracy"), [(name, f"{value:.2%}") for name, value in accuracies.items()]),
         submodels=_table(
-            ("", "classes", "bytes", "parameters", "MACs", "accuracy", "sparsity"),
+            ("", "classes", "format", "bytes", "parameters", "MACs", "accuracy", "sparsity"),
             [
                 (
                     part.name,
                     ", ".join(manifest.classes[index] for index in part.group),
-                    f"{len(part.flatbuffer):,}",
+                    name,
+                    f"{variant.flatbuffer.stat().st_size:,}",
                     f"{part.config.parameters:,}",
                     f"{part.config.macs:,}",
-                    f"{part.accuracy:.2%}",
+                    f"{variant.accuracy:.2%}",
                     f"{part.sparsity:.1%}",
                 )
                 for part in made
+                for name, variant in part.variants.items()
             ],
         ),
         seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in seconds.items()]),

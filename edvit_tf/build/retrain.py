@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
+from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Examples, Forward, Schedule, fit, one_hot, steps_of
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
@@ -84,6 +85,7 @@ def retrain(
     *,
     seed: int,
     report: Callable[[float, str], None],
+    snapshots: Snapshots | None = None,
 ) -> tuple[Checkpoint, float]:
     """Train a cut model; the epoch that is best on validation is kept.
 
@@ -93,6 +95,7 @@ def retrain(
         schedule: epochs, learning rate and so on.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
+        snapshots: where an interrupted training is taken up again.
 
     Returns:
         The retrained model and its validation accuracy.
@@ -100,14 +103,12 @@ def retrain(
     keras.utils.set_random_seed(seed)
     model = from_checkpoint(student)
     forward = Forward(model)
-    best, best_accuracy = student.weights, -1.0
+    best = Best(student.weights)
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
-        nonlocal best, best_accuracy
         accuracy = forward.accuracy(data.images, data.labels)
-        if accuracy > best_accuracy:
-            best, best_accuracy = read_weights(model), accuracy
+        best.offer(accuracy, lambda: read_weights(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
 
     batch = schedule.batch
@@ -118,8 +119,10 @@ def retrain(
         schedule,
         seed=seed,
         after_epoch=after_epoch,
+        best=best,
+        snapshots=snapshots,
     )
-    return with_weights(student, best), best_accuracy
+    return with_weights(student, dict(best.weights)), best.accuracy
 
 
 def with_weights(checkpoint: Checkpoint, weights: Weights) -> Checkpoint:

@@ -10,11 +10,12 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
+from edvit_tf.build.store import DEFAULT_NAME, VARIABLE
 from edvit_tf.build.widths import DEFAULT_SHARE
 from edvit_tf.errors import MissingPackage, UsageError
 
-# Where a bundle is made and by how many processes does not change it, so the manifest leaves these out.
-_NOT_RECORDED = ("out", "workers")
+# Where a bundle is made, and by how many processes, does not change it: the manifest leaves these out.
+_NOT_RECORDED = ("out", "workers", "cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class ExportSettings:
         data: a registered data set, or a folder of class folders.
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
-        format: of the flatbuffers.
+        format: of the flatbuffers; several with commas between, the first of them is the one that counts.
         sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1; 0 leaves the stage out.
         seed: decides every random choice.
         baselines: whether to train the single student too.
@@ -41,6 +42,7 @@ class ExportSettings:
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
         workers: trainings side by side.
+        cache: folder for the results of stages; by default `EDVIT_CACHE`, or `edvit-cache` beside `out`.
         name: of the bundle; by default from model and data.
         version: of the bundle; a fleet takes only a higher one than it has.
     """
@@ -64,6 +66,7 @@ class ExportSettings:
     proxy_images: int = 32
     memory_mb: float | None = None
     workers: int = min(2, os.cpu_count() or 1)
+    cache: str | None = None
     name: str | None = None
     version: int = 1
 
@@ -80,8 +83,21 @@ class ExportSettings:
             raise UsageError(f"--sparsity is {self.sparsity}: it must be from 0 to below 1")
         if not 0 <= self.distillation <= 1:
             raise UsageError(f"--distillation is {self.distillation}: it must be from 0 to 1")
+        if len(set(self.formats)) < len(self.formats):
+            raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats asked for, the one that counts first."""
+        return tuple(name.strip() for name in self.format.split(","))
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where the results of stages are kept."""
+        given = self.cache or os.environ.get(VARIABLE)
+        return Path(given).expanduser() if given else Path(self.out).absolute().parent / DEFAULT_NAME
 
     def recorded(self) -> dict[str, object]:
         """What the manifest keeps of it."""

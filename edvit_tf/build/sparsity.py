@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, with_weights
 from edvit_tf.build.training import Forward, Schedule, fit, steps_of
 from edvit_tf.errors import EdvitError
@@ -24,6 +25,7 @@ def sparsify(
     *,
     seed: int,
     report: Callable[[float, str], None],
+    snapshots: Snapshots | None = None,
 ) -> tuple[Checkpoint, float]:
     """Train on while `PolynomialDecay` sets the smallest weights of every Dense kernel to zero.
 
@@ -34,6 +36,7 @@ def sparsify(
         sparsity: share of zeros in every Dense kernel at the end, 0 to below 1.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
+        snapshots: where an interrupted training is taken up again.
 
     Returns:
         The model with its zeros, TF-MOT's wrappers taken off again, and its validation accuracy.
@@ -81,6 +84,7 @@ def sparsify(
         seed=seed,
         before_step=lambda: pruning.on_train_batch_begin(0),
         after_epoch=after_epoch,
+        snapshots=snapshots,
     )
     weights = read_weights(tfmot.sparsity.keras.strip_pruning(model))
     check_sparsity(weights, sparsity)

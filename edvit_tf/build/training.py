@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.grouping import Choose
+from edvit_tf.build.resume import Best, Snapshots
+from edvit_tf.errors import TrainingError
 from edvit_tf.vit.keras import keras, tf
 
 MAX_SHIFT = 2
@@ -107,6 +109,8 @@ def fit(
     output: str | None = "logits",
     before_step: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    best: Best | None = None,
+    snapshots: Snapshots | None = None,
     jit_compile: bool = True,
 ) -> None:
     """Train a Keras model in place to the targets' cross-entropy.
@@ -123,28 +127,44 @@ def fit(
         output: name of the logits among the model's outputs, None where they are the only one.
         before_step: called before every step.
         after_epoch: called with the number of epochs done, after each.
+        best: what `after_epoch` keeps of the training, so that it is in the snapshots.
+        snapshots: where the state is kept from time to time, and taken up again.
         jit_compile: whether XLA compiles the step.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
     """
     optimizer = _optimizer(schedule, steps * schedule.epochs)
     variables = model.trainable_variables
     optimizer.build(variables)
 
     @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
-    def step(inputs: Any, targets: Any) -> None:
+    def step(inputs: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
             answer = model(inputs, training=True)
             logits = answer if output is None else answer[output]
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
 
     generator = np.random.default_rng(seed)
-    for epoch in range(schedule.epochs):
+    state = [*model.variables, *optimizer.variables]
+    first = snapshots.restore(state, generator, best) if snapshots is not None else 0
+    for epoch in range(first + 1, schedule.epochs + 1):
+        loss = np.float32(0)
         for inputs, targets in batches(generator):
             if before_step is not None:
                 before_step()
-            step(inputs, targets)
+            loss = step(inputs, targets)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss is no finite number any more after epoch {epoch} of {schedule.epochs}: "
+                f"lower the learning rate (it was {schedule.rate:g}), and look for broken pictures"
+            )
         if after_epoch is not None:
-            after_epoch(epoch + 1)
+            after_epoch(epoch)
+        if snapshots is not None:
+            snapshots.keep(epoch, state, generator, best)
 
 
 def _optimizer(schedule: Schedule, steps: int) -> Any:

@@ -1,39 +1,40 @@
-"""What the processes of an export are asked and what they answer: plain data, no TensorFlow.
+"""What the processes of an export are asked for, and how results are read back: plain data, no TensorFlow.
 
-The functions that do the work are in `jobs.py`, under the same names.
+A job reads its inputs from the store and leaves its results there, each under its recipe.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.stages import SubmodelRecipes, TeacherRecipes
+from edvit_tf.build.store import Recipe, Result, Store
 from edvit_tf.build.widths import Widths
 from edvit_tf.build.workspace import Workspace
 from edvit_tf.bundle.manifest import Calibration, TensorSpec
-from edvit_tf.bundle.vector import Vector
-from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.checkpoint import Checkpoint, load
 from edvit_tf.vit.config import ViTConfig
+
+MODEL = "model.safetensors"
+FLATBUFFER = "model.tflite"
+VECTOR = "vector.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherJob:
-    """Run the teacher on rows `start` to `stop` of the training split, and convert it if it is asked for."""
+    """Make the teacher's flatbuffer, or its answers to the training pictures from `rows[0]` to `rows[1]`."""
 
-    teacher: Checkpoint
+    recipe: Recipe
+    recipes: TeacherRecipes
+    store: Store
     workspace: Workspace
-    start: int
-    stop: int
-    convert: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TaughtTeacher:
-    """Logits f32 [rows, views, classes], and the f32 flatbuffer where it was asked for."""
-
-    logits: NDArray[np.float32]
-    flatbuffer: bytes | None
+    rows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,58 @@ class SubmodelJob:
     name: str
     group: tuple[int, ...]
     widths: Widths
-    teacher: Checkpoint
+    recipes: SubmodelRecipes
+    taught: TeacherRecipes
+    store: Store
     workspace: Workspace
     settings: ExportSettings
     rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FusionJob:
+    """Train the fusion of the sub-models `submodels`, whose features lie in the store."""
+
+    recipe: Recipe
+    submodels: Mapping[str, SubmodelRecipes]
+    taught: TeacherRecipes
+    store: Store
+    workspace: Workspace
+    settings: ExportSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FusedJob:
+    """Measure a fusion over the sub-models in one format."""
+
+    recipe: Recipe
+    fusion: Recipe
+    variants: Mapping[str, Recipe]
+    store: Store
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVariant:
+    """A sub-model in one format, in the store.
+
+    Attributes:
+        flatbuffer: the file.
+        vector: the file with a picture and what the flatbuffer answers to it.
+        partitions, arena_bytes, operators, inputs, outputs: what the manifest says of the flatbuffer.
+        cosine: the smallest between its outputs and Keras's.
+        accuracy: on validation, its group's classes against "other".
+    """
+
+    flatbuffer: Path
+    vector: Path
+    partitions: int
+    arena_bytes: int
+    operators: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    cosine: float
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +106,17 @@ class MadeSubmodel:
         name: its id.
         group: its classes.
         config: its sizes.
-        flatbuffer: in the format asked for.
-        partitions, arena_bytes, operators, inputs, outputs: what the manifest says of the flatbuffer.
-        cosine: the smallest between its outputs and Keras's.
-        vector: a picture and what the flatbuffer answers to it.
-        accuracy: of the flatbuffer on validation, its group's classes against "other".
-        retrained_accuracy: of the Keras model before sparsity and conversion, on the same.
+        variants: by format, in the order asked for.
+        retrained_accuracy: of the Keras model before sparsity and conversion, on validation.
         sparsity: smallest share of zeros among its Dense kernels.
         rows: pictures of a training epoch.
-        seconds: spent on each step.
+        seconds: spent on each stage, when it was made.
     """
 
     name: str
     group: tuple[int, ...]
     config: ViTConfig
-    flatbuffer: bytes
-    partitions: int
-    arena_bytes: int
-    operators: tuple[str, ...]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    cosine: float
-    vector: Vector
-    accuracy: float
+    variants: Mapping[str, MadeVariant]
     retrained_accuracy: float
     sparsity: float
     rows: int
@@ -87,28 +124,90 @@ class MadeSubmodel:
 
 
 @dataclass(frozen=True, slots=True)
-class FusionJob:
-    """Train the fusion of the sub-models `names`, whose features lie in the workspace."""
-
-    names: tuple[str, ...]
-    workspace: Workspace
-    settings: ExportSettings
-
-
-@dataclass(frozen=True, slots=True)
-class MadeFusion:
-    """A fusion that is ready for a bundle; accuracies on validation, features through the flatbuffers.
+class Fused:
+    """Accuracies on validation of the fusion over flatbuffers of one format.
 
     Attributes:
-        flatbuffer: f32.
-        weights: the same weights by name.
-        calibration: a temperature for each number missing.
         accuracy: with all sub-models.
         missing: without one of them, by its id; empty when there is only one.
     """
 
-    flatbuffer: bytes
-    weights: dict[str, NDArray[np.float32]]
-    calibration: tuple[Calibration, ...]
     accuracy: float
-    missing: dict[str, float]
+    missing: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFusion:
+    """A fusion that is ready for a bundle.
+
+    Attributes:
+        flatbuffer: the f32 file.
+        weights: the safetensors file of the same weights by name.
+        calibration: a temperature for each number missing.
+        fused: accuracies by format, in the order asked for.
+    """
+
+    flatbuffer: Path
+    weights: Path
+    calibration: tuple[Calibration, ...]
+    fused: Mapping[str, Fused]
+
+
+def read_checkpoint(result: Result) -> Checkpoint:
+    """The model that a stage kept."""
+    return load(result.path(MODEL))
+
+
+def read_answers(store: Store, recipes: TeacherRecipes) -> NDArray[np.float32]:
+    """The teacher's logits for every training picture, f32 [n, views, classes]."""
+    return np.concatenate([store.get(recipe).array("logits") for recipe in recipes.answers])
+
+
+def read_submodel(job: SubmodelJob) -> MadeSubmodel:
+    """What a sub-model's job left in the store."""
+    store, recipes = job.store, job.recipes
+    trained = store.get(recipes.trained)
+    stages = {"retraining": store.get(recipes.retrained), "features": store.get(recipes.features)}
+    stages |= {"sparsity": store.get(recipes.sparse)} if recipes.sparse else {}
+    variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
+    stages |= {f"conversion to {name}": result for name, result in variants.items()}
+    return MadeSubmodel(
+        name=job.name,
+        group=job.group,
+        config=read_checkpoint(trained).config,
+        variants={name: _read_variant(result) for name, result in variants.items()},
+        retrained_accuracy=stages["retraining"].facts["accuracy"],
+        sparsity=trained.facts["sparsity"],
+        rows=stages["retraining"].facts["rows"],
+        seconds={name: result.seconds for name, result in stages.items()},
+    )
+
+
+def read_fusion(store: Store, fusion: Recipe, fused: Mapping[str, Recipe]) -> MadeFusion:
+    """What the fusion's jobs left in the store; `fused` by format."""
+    result = store.get(fusion)
+    return MadeFusion(
+        flatbuffer=result.path(FLATBUFFER),
+        weights=result.path(WEIGHTS),
+        calibration=tuple(Calibration(**entry) for entry in result.facts["calibration"]),
+        fused={name: Fused(**store.get(recipe).facts) for name, recipe in fused.items()},
+    )
+
+
+def _read_variant(result: Result) -> MadeVariant:
+    facts = result.facts
+    return MadeVariant(
+        flatbuffer=result.path(FLATBUFFER),
+        vector=result.path(VECTOR),
+        partitions=facts["partitions"],
+        arena_bytes=facts["arena_bytes"],
+        operators=tuple(facts["operators"]),
+        inputs=_tensors(facts["inputs"]),
+        outputs=_tensors(facts["outputs"]),
+        cosine=facts["cosine"],
+        accuracy=facts["accuracy"],
+    )
+
+
+def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)

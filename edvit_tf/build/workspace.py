@@ -1,4 +1,4 @@
-"""What the processes of one export share: arrays in files of a temporary folder, mapped, not copied."""
+"""What the processes of one export share: the pictures, in files that are mapped, not copied."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from edvit_tf.build.data import Dataset, Split
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A data set without the test split, and what is known of each picture, in files of `folder`."""
+    """A data set without the test split, in files of `folder`."""
 
     folder: Path
     name: str

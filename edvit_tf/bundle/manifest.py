@@ -173,7 +173,11 @@ class Single:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracies:
-    """Fractions of the validation split: `variants` by file, `missing` by the id of the absent sub-model."""
+    """Fractions of the validation split: `variants` by file, `missing` by the id of the absent sub-model.
+
+    `fused` and `missing` are of each sub-model's first variant. Newer bundles have in `extra`, as `formats`,
+    the fused accuracy with every sub-model in that format, by format.
+    """
 
     teacher: float
     fused: float

@@ -5,8 +5,6 @@ lies in it and ends the work.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import TypeVar
 
 from edvit_tf.bundle.checks import RESERVED
 from edvit_tf.bundle.codec import parse, serialise
+from edvit_tf.bundle.draft import draft
 from edvit_tf.bundle.files import MANIFEST, names_in, plain_file, size_and_hash
 from edvit_tf.bundle.manifest import FileEntry, Fusion, Manifest, Variant
 from edvit_tf.bundle.reader import check_files, open_bundle
@@ -36,25 +35,22 @@ def new_bundle(out: str | Path) -> Iterator[Path]:
         BundleError: what the block wrote is no valid bundle.
     """
     target = Path(out).absolute()
-    if os.path.lexists(target):
-        raise _exists(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise UsageError(
-            f"Nothing can be written to {target.parent} ({error.strerror}): choose another folder."
-        ) from None
-    try:
-        folder.chmod(0o755)  # mkdtemp lets nobody else read it
-        yield folder
-        open_bundle(folder)
-        for name in names_in(folder):
-            _sync(folder / name)
-        _rename(folder, target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        with draft(target) as folder:
+            yield folder
+            open_bundle(folder)
+    except FileExistsError:
+        raise _exists(target) from None
+
+
+def check_free(out: str | Path) -> None:
+    """Refuse a place for a bundle where something stands already, before hours of work go into one.
+
+    Raises:
+        UsageError: something does.
+    """
+    if os.path.lexists(out):
+        raise _exists(Path(out).absolute())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -99,24 +95,5 @@ def measure(folder: Path, name: str) -> FileEntry:
     return FileEntry(file=name, bytes=size, sha256=digest)
 
 
-def _rename(folder: Path, target: Path) -> None:
-    if os.path.lexists(target):  # rename would replace an empty folder
-        raise _exists(target)
-    try:
-        folder.rename(target)
-    except OSError:  # something came to stand there between the two lines
-        raise _exists(target) from None
-    _sync(target.parent)
-
-
 def _exists(target: Path) -> UsageError:
     return UsageError(f"{target} exists already: choose another --out, or move it away.")
-
-
-def _sync(path: Path) -> None:
-    """Have the disk keep what was written: a renamed file whose bytes never arrived is worse than none."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -31,7 +31,7 @@ def export(
         str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
     ] = None,
     format_name: Annotated[
-        str | None, typer.Option("--format", help="Of the flatbuffers: int8 unless given.")
+        str | None, typer.Option("--format", help="Of the flatbuffers, int8 unless given; several: f32,int8.")
     ] = None,
     sparsity: Annotated[
         float | None,
@@ -66,6 +66,10 @@ def export(
     memory_mb: Annotated[
         float | None, typer.Option("--memory-mb", help="What each device has: is it enough?")
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option("--cache", help="Folder for what stages made (default: edvit-cache beside --out)."),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Trainings side by side.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the bundle.")] = None,
     version: Annotated[
@@ -84,7 +88,7 @@ def export(
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
         "epochs": epochs, "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch,
         "rate": rate, "distillation": distillation, "proxy_images": proxy_images, "memory_mb": memory_mb,
-        "workers": workers, "name": name, "version": version,
+        "workers": workers, "cache": cache, "name": name, "version": version,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:
@@ -111,6 +115,7 @@ def _export(settings: "ExportSettings", *, json: bool) -> None:
     from edvit_tf.cli.progress import bar
 
     say(f"Splitting {settings.model} over {settings.devices} devices into {settings.out}.")
+    say(f"What is finished is kept in {settings.cache_folder}: if this is ended, the same command goes on.")
     with bar(STAGES) as progress:
         folder = export_bundle(settings, progress)
     bundle = open_bundle(folder)

@@ -80,12 +80,13 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     content = to_safetensors(tensors, metadata={_METADATA_KEY: json.dumps(header, sort_keys=True)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, content)
+        write_whole(path, content)
     except OSError as error:
         raise ModelError(f"The model cannot be written to {path}: {error.strerror}.") from error
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it appears, or is replaced, whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,0 +1,90 @@
+"""The last work of an export: train the fusion, and measure it over every format."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from edvit_tf.build.engine import Report
+from edvit_tf.build.resume import Snapshots
+from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.stages import FUSION
+from edvit_tf.build.store import Result
+from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, read_answers
+from edvit_tf.runtime.ensemble import accuracy
+from edvit_tf.runtime.fusion import softmax
+from edvit_tf.runtime.interpreter import Flatbuffer
+
+_RATE = 2e-3
+
+
+def make_fusion(job: FusionJob, report: Report) -> None:
+    """Train, calibrate and convert the tower MLP."""
+    report(0.0, "starting")
+    job.store.make(job.recipe, lambda result: _train(job, FUSION.settings_of(job.settings), result, report))
+
+
+def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Report) -> None:
+    from edvit_converters.tflite import convert_fusion
+
+    from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, train_fusion
+    from edvit_tf.build.training import Schedule, one_hot
+
+    store, workspace, made = job.store, job.workspace, list(job.submodels.values())
+    features = [store.get(recipes.features).array("features") for recipes in made]
+    first = [next(iter(recipes.variants.values())) for recipes in made]
+    labels = np.asarray(workspace.split("validation").labels)
+    taught = softmax(read_answers(store, job.taught))
+    truth = one_hot(workspace.split("train").labels, len(workspace.classes))[:, np.newaxis]
+    data = FusionData(
+        features=np.concatenate(features, axis=-1),
+        targets=settings.distillation * taught + (1 - settings.distillation) * truth,
+        validation=np.concatenate([store.get(recipe).array("features") for recipe in first], axis=-1),
+        labels=labels,
+        sizes=tuple(part.shape[-1] for part in features),
+    )
+    model = train_fusion(
+        data,
+        FusionSettings(Schedule(settings.fusion_epochs, settings.batch, _RATE)),
+        seed=settings.seed_for("fusion"),
+        report=report,
+        snapshots=Snapshots(store.unfinished(job.recipe)),
+    )
+    result.path(FLATBUFFER).write_bytes(convert_fusion(model))
+    result.path(WEIGHTS).write_bytes(save(_named_weights(model)))
+    calibration = calibrate(model, data.validation, labels, data.sizes)
+    result.write_facts(
+        {"calibration": [{"missing": c.missing, "temperature": c.temperature} for c in calibration]}
+    )
+
+
+def measure_fused(job: FusedJob, report: Report) -> None:
+    """How right the fusion's flatbuffer is on what the sub-models' flatbuffers said of validation."""
+    report(0.0, "measuring")
+    job.store.make(job.recipe, lambda result: _measure(job, result))
+
+
+def _measure(job: FusedJob, result: Result) -> None:
+    labels = np.asarray(job.workspace.split("validation").labels)
+    features = {name: job.store.get(recipe).array("features") for name, recipe in job.variants.items()}
+    flatbuffer = Flatbuffer(job.store.get(job.fusion).path(FLATBUFFER))
+
+    def reached(absent: str | None) -> float:
+        present = np.array([[name != absent for name in features]], np.float32)
+        rows = np.concatenate([f * np.float32(name != absent) for name, f in features.items()], axis=-1)
+        logits: list[NDArray[np.float32]] = [
+            flatbuffer.call({"features": row[np.newaxis], "present": present})["logits"][0] for row in rows
+        ]
+        return accuracy(np.stack(logits), labels)
+
+    missing = {name: reached(name) for name in features} if len(features) > 1 else {}
+    result.write_facts({"accuracy": reached(None), "missing": missing})
+
+
+def _named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
+    return {
+        f"{layer.name}/{variable.name.rsplit('/', 1)[-1].removesuffix(':0')}": variable.numpy()
+        for layer in model.layers
+        for variable in layer.weights
+    }

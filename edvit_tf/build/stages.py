@@ -1,0 +1,292 @@
+"""The stages of an export, and for each what its result depends on: settings, other results, our own code.
+
+This is the whole list. A stage's function is given its settings through `Stage.settings_of`, which refuses a
+field that the stage does not name here: forgetting one is an error, never an old result for a new question.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.build.data import Dataset
+from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.store import Recipe
+from edvit_tf.build.widths import Widths
+from edvit_tf.vit.checkpoint import Checkpoint
+
+PACKAGES = (
+    "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
+)  # fmt: skip
+_MODEL = ("edvit_tf.vit.config", "edvit_tf.vit.layers", "edvit_tf.vit.model")
+_TRAINING = ("edvit_tf.build.grouping", "edvit_tf.build.training", "edvit_tf.build.resume", *_MODEL)
+_CONVERSION = ("edvit_converters", *_MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the method.
+
+    Attributes:
+        name: the first part of its results' names.
+        settings: the fields of `ExportSettings` that change its result.
+        code: our modules, or whole packages, that change its result; comments do not count.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    code: tuple[str, ...]
+
+    def recipe(self, settings: ExportSettings, *inputs: Recipe, **parameters: object) -> Recipe:
+        """What makes a result of this stage.
+
+        Args:
+            settings: of the export; only those that the stage names count.
+            inputs: the results that it reads.
+            parameters: JSON values that tell this result from the stage's others, a group or a format.
+        """
+        return Recipe(
+            self.name,
+            {
+                "settings": {name: getattr(settings, name) for name in self.settings},
+                "inputs": [recipe.key for recipe in inputs],
+                "parameters": parameters,
+                "code": {name: code_of(name) for name in self.code},
+                "packages": versions(),
+            },
+        )
+
+    def settings_of(self, settings: ExportSettings) -> ExportSettings:
+        """The settings that the stage may read; reading another raises AttributeError."""
+        return cast("ExportSettings", _Declared(self, settings))
+
+
+class _Declared:
+    """Settings of which only those that a stage declares can be read."""
+
+    def __init__(self, stage: Stage, settings: ExportSettings) -> None:
+        self._stage, self._settings = stage, settings
+
+    def __getattr__(self, name: str) -> object:
+        if name not in self._stage.settings and not (name == "seed_for" and "seed" in self._stage.settings):
+            raise AttributeError(
+                f"the stage {self._stage.name} reads the setting {name}: name it in stages.py"
+            )
+        return getattr(self._settings, name)
+
+
+DATA = Stage("data", (), ())
+TEACHER = Stage("teacher", (), ())
+TEACHER_FLATBUFFER = Stage("teacher-flatbuffer", (), ("edvit_tf.build.teacher_jobs", *_CONVERSION))
+ANSWERS = Stage("answers", (), ("edvit_tf.build.teacher_jobs", "edvit_tf.build.training", *_MODEL))
+IMPORTANCE = Stage(
+    "importance",
+    ("proxy_images", "seed"),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
+)
+SURGERY = Stage(
+    "surgery", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths")
+)
+RETRAIN = Stage(
+    "retrain",
+    ("epochs", "batch", "rate", "distillation", "seed"),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
+)
+SPARSIFY = Stage(
+    "sparsify",
+    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "seed"),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
+)
+CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
+FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
+FUSION = Stage(
+    "fusion",
+    ("fusion_epochs", "batch", "distillation", "seed"),
+    ("edvit_tf.build.fusion_job", "edvit_tf.build.fusion", *_TRAINING, *_CONVERSION),
+)
+FUSED = Stage(
+    "fused", (), ("edvit_tf.build.fusion_job", "edvit_tf.runtime.ensemble", "edvit_tf.runtime.fusion")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRecipes:
+    """What is made of teacher and data once, whatever the groups.
+
+    Attributes:
+        data: the splits.
+        teacher: the checkpoint.
+        flatbuffer: in f32, with its accuracy.
+        rows: the first row of each share of the training pictures, and the one after its last.
+        answers: the logits for each share.
+    """
+
+    data: Recipe
+    teacher: Recipe
+    flatbuffer: Recipe
+    rows: tuple[tuple[int, int], ...]
+    answers: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SubmodelRecipes:
+    """The results on the way of one sub-model; `sparse` is None where the stage is left out."""
+
+    importance: Recipe
+    cut: Recipe
+    retrained: Recipe
+    sparse: Recipe | None
+    variants: Mapping[str, Recipe]
+    features: Recipe
+
+    @property
+    def trained(self) -> Recipe:
+        """The last one that changes weights."""
+        return self.sparse or self.retrained
+
+    @property
+    def last(self) -> tuple[Recipe, ...]:
+        """When these are there nothing is left to make."""
+        return (self.cut, self.trained, self.features, *self.variants.values())
+
+
+def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) -> TeacherRecipes:
+    """Recipes from the content of the data and of the teacher."""
+    arrays = (
+        dataset.train.images,
+        dataset.train.labels,
+        dataset.validation.images,
+        dataset.validation.labels,
+    )
+    data = DATA.recipe(
+        settings,
+        content=[_array_hash(array) for array in arrays],
+        classes=dataset.classes,
+        mirrored=dataset.mirrored,
+    )
+    weights = {name: _array_hash(weight) for name, weight in sorted(teacher.weights.items())}
+    model = TEACHER.recipe(settings, content=weights, config=teacher.config.to_json(), labels=teacher.labels)
+    shares = _shares(len(dataset.train), teacher.config.macs * (1 + dataset.mirrored))
+    return TeacherRecipes(
+        data,
+        model,
+        TEACHER_FLATBUFFER.recipe(settings, data, model),
+        shares,
+        tuple(ANSWERS.recipe(settings, data, model, rows=rows) for rows in shares),
+    )
+
+
+def of_submodel(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    name: str,
+    group: tuple[int, ...],
+    widths: Widths,
+    rows: int | None,
+) -> SubmodelRecipes:
+    """Recipes of one sub-model, or of the single student."""
+    data, answers = taught.data, taught.answers
+    importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
+    cut = SURGERY.recipe(settings, importance, widths=asdict(widths))
+    trained = retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    sparse = None
+    if settings.sparsity:
+        trained = sparse = SPARSIFY.recipe(settings, retrained, data, *answers, group=group, rows=rows)
+    variants = {
+        entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
+        for entry in settings.formats
+    }
+    return SubmodelRecipes(
+        importance, cut, retrained, sparse, variants, FEATURES.recipe(settings, trained, data)
+    )
+
+
+def of_fusion(
+    settings: ExportSettings, taught: TeacherRecipes, submodels: Mapping[str, SubmodelRecipes]
+) -> Recipe:
+    """The fusion is trained on Keras's features and chosen on those of the first format's flatbuffers."""
+    first = settings.formats[0]
+    inputs = [recipe for made in submodels.values() for recipe in (made.features, made.variants[first])]
+    return FUSION.recipe(settings, taught.data, *taught.answers, *inputs, names=list(submodels))
+
+
+def of_fused(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    fusion: Recipe,
+    submodels: Mapping[str, SubmodelRecipes],
+    format_name: str,
+) -> Recipe:
+    """How right the fusion is over the sub-models in one format."""
+    return FUSED.recipe(
+        settings,
+        taught.data,
+        fusion,
+        *(made.variants[format_name] for made in submodels.values()),
+        names=list(submodels),
+    )
+
+
+@cache
+def code_of(name: str) -> str:
+    """A hash of what a module, or every module of a package, computes: its syntax without docstrings."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None  # noqa: S101  the names above are ours
+    assert spec.origin is not None  # noqa: S101
+    files = (
+        sorted(Path(spec.origin).parent.glob("*.py")) if spec.submodule_search_locations else [spec.origin]
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(Path(file).read_text("utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """The packages that a result can depend on, those that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not every format needs every package
+    return found
+
+
+def _is_text(part: object) -> bool:
+    return (
+        isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    )
+
+
+def _array_hash(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+_MACS_OF_A_SHARE = 2e13  # some minutes on one core
+
+
+def _shares(rows: int, macs: int) -> tuple[tuple[int, int], ...]:
+    """At least two shares, the same however many workers there are, so that numbers are too."""
+    count = min(rows, max(2, round(rows * macs / _MACS_OF_A_SHARE)))
+    borders = [rows * index // count for index in range(count + 1)]
+    return tuple(pairwise(borders))

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edvit_tf.build.data import Dataset
+from edvit_tf.build.resume import Snapshots
+from edvit_tf.build.retrain import GroupData, group_data, retrain
+from edvit_tf.build.sparsity import sparsify
+from edvit_tf.build.surgery import group_head
+from edvit_tf.build.teacher import teacher_logits
+from edvit_tf.build.training import Schedule
+from edvit_tf.errors import TrainingError
+from edvit_tf.vit.checkpoint import Checkpoint
+
+GROUP = (0, 2, 5)
+SCHEDULE = Schedule(epochs=4, batch=32, rate=2e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Checkpoint) -> Checkpoint:
+    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
+    return Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
+
+
+@pytest.fixture(scope="module")
+def data(teacher: Checkpoint, dataset: Dataset) -> GroupData:
+    logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
+    return group_data(dataset, logits, GROUP, distillation=0.5, seed=1)
+
+
+def ignore(done: float, message: str) -> None:
+    pass
+
+
+def die_at_half(done: float, message: str) -> None:
+    if done > 0.5:
+        raise Killed(message)
+
+
+class Eager(Snapshots):
+    """Keeps every epoch."""
+
+    def keep(self, *state: object) -> None:
+        self._next = 0.0
+        super().keep(*state)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_retraining_ends_with_the_same_weights(
+    student: Checkpoint, data: GroupData, tmp_path: Path
+) -> None:
+    whole, reached = retrain(student, data, SCHEDULE, seed=1, report=ignore)
+    file = tmp_path / "state"
+    with pytest.raises(Killed):
+        retrain(student, data, SCHEDULE, seed=1, report=die_at_half, snapshots=Eager(file))
+    epochs: list[str] = []
+    resumed, again = retrain(
+        student, data, SCHEDULE, seed=1, report=lambda _, text: epochs.append(text), snapshots=Eager(file)
+    )
+    assert [text.split(",")[0] for text in epochs] == ["epoch 3 of 4", "epoch 4 of 4"]
+    assert again == reached
+    for name, weight in whole.weights.items():
+        assert resumed.weights[name].tobytes() == weight.tobytes(), name
+
+
+def test_an_interrupted_pruning_ends_with_the_same_zeros(
+    student: Checkpoint, data: GroupData, tmp_path: Path
+) -> None:
+    whole, _ = sparsify(student, data, SCHEDULE, 0.5, seed=1, report=ignore)
+    file = tmp_path / "state"
+    with pytest.raises(Killed):
+        sparsify(student, data, SCHEDULE, 0.5, seed=1, report=die_at_half, snapshots=Eager(file))
+    resumed, _ = sparsify(student, data, SCHEDULE, 0.5, seed=1, report=ignore, snapshots=Eager(file))
+    for name, weight in whole.weights.items():
+        assert resumed.weights[name].tobytes() == weight.tobytes(), name
+
+
+def test_a_damaged_state_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    file.write_bytes(b"half")
+    assert Snapshots(file).restore([], np.random.default_rng(1), None) == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_the_last_state_stays(
+    student: Checkpoint, data: GroupData, tmp_path: Path
+) -> None:
+    file = tmp_path / "state"
+    with pytest.raises(Killed):
+        retrain(student, data, SCHEDULE, seed=1, report=die_at_half, snapshots=Eager(file))
+    kept = file.read_bytes()
+    data.examples.targets[:] = np.where(data.examples.targets > 0, np.nan, 0)
+    with pytest.raises(TrainingError, match=r"after epoch 3 of 4: lower the learning rate \(it was 0\.002\)"):
+        retrain(student, data, SCHEDULE, seed=1, report=ignore, snapshots=Eager(file))
+    assert file.read_bytes() == kept
