@@ -25,6 +25,7 @@ from edvit_tf.build.plan import ExportPlan, load_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
     SubmodelRecipes,
     TeacherRecipes,
@@ -45,6 +46,7 @@ from edvit_tf.build.work import (
     MadeVariant,
     SubmodelJob,
     TeacherJob,
+    read_answers,
     read_fusion,
     read_submodel,
 )
@@ -61,6 +63,7 @@ from edvit_tf.bundle.manifest import (
 )
 from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
 from edvit_tf.errors import UsageError
+from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
@@ -110,6 +113,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("data")
 
         flatbuffer = _teach(work)
+        plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
         submodels = _make_submodels(work, plan)
@@ -171,12 +175,29 @@ def _teach(work: _Export) -> Result:
     return store.get(recipes.flatbuffer)
 
 
+def _groups(work: _Export, plan: ExportPlan) -> Groups:
+    """The classes of each sub-model, now that the pictures and the teacher's answers are there."""
+    settings, split = work.settings, work.workspace.split("train")
+    if settings.groups == "count":
+        return by_count(np.bincount(split.labels, minlength=len(plan.classes)).tolist(), settings.devices)
+    if settings.groups not in ("alike", "apart"):
+        return tuple(submodel.group for submodel in plan.submodels)
+    answers = softmax(read_answers(work.store, work.recipes)[:, 0])
+    return by_likeness(
+        likeness(answers, np.asarray(split.labels)),
+        settings.devices,
+        together=settings.groups == "alike",
+        seed=settings.seed_for("split"),
+    )
+
+
 def _make_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
     """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
     settings = work.settings
     wanted: list[tuple[str, tuple[int, ...], int | None]] = [(s.id, s.group, None) for s in plan.submodels]
     if settings.baselines:
-        pictures = rows_of_epoch(np.asarray(work.workspace.split("train").labels), plan.submodels[0].group)
+        labels = np.asarray(work.workspace.split("train").labels)
+        pictures = rows_of_epoch(labels, plan.submodels[0].group, settings.others)
         wanted.append((SINGLE, tuple(range(len(plan.classes))), pictures))
     jobs = []
     for name, group, rows in wanted:

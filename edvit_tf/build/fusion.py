@@ -31,7 +31,7 @@ class FusionSettings:
     """How the fusion is trained; `left_out` is the share of examples that miss one sub-model or more."""
 
     schedule: Schedule
-    left_out: float = 0.4
+    left_out: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """The last work of an export: train the fusion, and measure it over every format."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
@@ -30,6 +28,7 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
 
     from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, train_fusion
     from edvit_tf.build.training import Schedule, one_hot
+    from edvit_tf.vit.model import read_weights
 
     store, workspace, made = job.store, job.workspace, list(job.submodels.values())
     features = [store.get(recipes.features).array("features") for recipes in made]
@@ -46,13 +45,13 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     )
     model = train_fusion(
         data,
-        FusionSettings(Schedule(settings.fusion_epochs, settings.batch, _RATE)),
+        FusionSettings(Schedule(settings.fusion_epochs, settings.batch, _RATE), settings.left_out),
         seed=settings.seed_for("fusion"),
         report=report,
         snapshots=Snapshots(store.unfinished(job.recipe)),
     )
     result.path(FLATBUFFER).write_bytes(convert_fusion(model))
-    result.path(WEIGHTS).write_bytes(save(_named_weights(model)))
+    result.path(WEIGHTS).write_bytes(save(read_weights(model)))
     calibration = calibrate(model, data.validation, labels, data.sizes)
     result.write_facts(
         {"calibration": [{"missing": c.missing, "temperature": c.temperature} for c in calibration]}
@@ -80,11 +79,3 @@ def _measure(job: FusedJob, result: Result) -> None:
 
     missing = {name: reached(name) for name in features} if len(features) > 1 else {}
     result.write_facts({"accuracy": reached(None), "missing": missing})
-
-
-def _named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
-    return {
-        f"{layer.name}/{variable.name.rsplit('/', 1)[-1].removesuffix(':0')}": variable.numpy()
-        for layer in model.layers
-        for variable in layer.weights
-    }

@@ -35,18 +35,28 @@ def regroup(logits: NDArray[np.float32], group: tuple[int, ...]) -> NDArray[np.f
     return np.concatenate([own, rest], axis=-1)
 
 
-def chooser(labels: NDArray[np.int64], other: int, limit: int | None = None) -> Choose:
-    """Rows of the group, and as many of the others, drawn anew each time, as a class of the group has."""
-    own, others = np.flatnonzero(labels != other), np.flatnonzero(labels == other)
-    drawn = min(len(others), max(1, round(len(own) / other)))
+def chooser(
+    labels: NDArray[np.int64], other: int, *, others: float = 1.0, limit: int | None = None
+) -> Choose:
+    """The rows of an epoch: the whole group, and some of the others, drawn anew each time.
+
+    Args:
+        labels: int64 [n], positions in the group, see `relabel`.
+        other: the position that stands for "other".
+        others: how many of those, in the group's pictures a class: 1 is as in the paper's ancestors.
+        limit: draw only so many of these rows.
+    """
+    own, rest = np.flatnonzero(labels != other), np.flatnonzero(labels == other)
+    drawn = min(len(rest), max(1, round(others * len(own) / other)))
 
     def choose(generator: np.random.Generator) -> NDArray[np.int64]:
-        rows = np.concatenate([own, generator.choice(others, drawn, replace=False)]) if drawn else own
+        rows = np.concatenate([own, generator.choice(rest, drawn, replace=False)]) if drawn else own
         return rows if limit is None else generator.choice(rows, min(limit, len(rows)), replace=False)
 
     return choose
 
 
-def rows_of_epoch(labels: NDArray[np.int64], group: tuple[int, ...]) -> int:
+def rows_of_epoch(labels: NDArray[np.int64], group: tuple[int, ...], others: float) -> int:
     """Training pictures of an epoch of the group's sub-model."""
-    return len(chooser(relabel(labels, group), len(group))(np.random.default_rng(0)))
+    choose = chooser(relabel(labels, group), len(group), others=others)
+    return len(choose(np.random.default_rng(0)))

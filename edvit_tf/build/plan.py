@@ -1,7 +1,7 @@
 """What an export will make: groups, sizes and operations, known before anything is trained. No TensorFlow."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edvit_converters.formats import find
@@ -9,8 +9,8 @@ from edvit_converters.formats import find
 from edvit_tf import zoo
 from edvit_tf.build.data import class_names
 from edvit_tf.build.grouping import logits_of_group
-from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.split import random_balanced
+from edvit_tf.build.settings import GROUPINGS, ExportSettings
+from edvit_tf.build.split import Groups, by_hand, random_balanced
 from edvit_tf.build.widths import Widths, largest_within, narrowed, uniform
 from edvit_tf.errors import ModelError, PlanError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint, load
@@ -46,14 +46,26 @@ class ExportPlan:
         config: the teacher's.
         classes: labels of the data set.
         widths: what every sub-model keeps.
-        submodels: one for each device.
+        formats: of the flatbuffers.
+        submodels: one for each device; where pictures or the teacher's answers decide the groups, these are
+            as many and as large until `with_groups`.
     """
 
     teacher: str
     config: ViTConfig
     classes: tuple[str, ...]
     widths: Widths
+    formats: tuple[str, ...]
     submodels: tuple[PlannedSubmodel, ...]
+
+    def with_groups(self, groups: Groups) -> "ExportPlan":
+        """The same plan for other groups."""
+        config = narrowed(self.config, self.widths)
+        submodels = [
+            _planned(f"submodel-{number}", group, config, len(self.classes), self.formats)
+            for number, group in enumerate(groups)
+        ]
+        return replace(self, submodels=tuple(submodels))
 
     def check_memory(self, memory_mb: float | None) -> None:
         """Hold the largest sub-model against what each device has, in MB; None is not known and passes.
@@ -110,21 +122,24 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         find(name)
     classes = class_names(settings.data)
     teacher, config = _teacher_config(settings.model, len(classes))
-    groups = random_balanced(len(classes), settings.devices, seed=settings.seed_for("split"))
     if settings.heads is None:
         widths = largest_within(config, settings.devices, int(settings.share * config.f32_bytes))
     else:
         widths = uniform(config, settings.heads)
-    return ExportPlan(
-        teacher,
-        config,
-        classes,
-        widths,
-        tuple(
-            _planned(f"submodel-{number}", group, narrowed(config, widths), len(classes), settings.formats)
-            for number, group in enumerate(groups)
-        ),
+    return ExportPlan(teacher, config, classes, widths, settings.formats, ()).with_groups(
+        _planned_groups(settings, classes)
     )
+
+
+def _planned_groups(settings: ExportSettings, classes: tuple[str, ...]) -> Groups:
+    if settings.groups in GROUPINGS:
+        return random_balanced(len(classes), settings.devices, seed=settings.seed_for("split"))
+    groups = by_hand(settings.groups, classes)
+    if len(groups) != settings.devices:
+        raise UsageError(
+            f"--groups names {len(groups)} groups for {settings.devices} devices: name one for each"
+        )
+    return groups
 
 
 def load_teacher(model: str, classes: tuple[str, ...]) -> Checkpoint:

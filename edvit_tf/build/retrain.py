@@ -1,13 +1,17 @@
 """Retrain a cut sub-model on its group: the teacher taught, labels checked, one extra class for all the rest.
 
-Out-of-group images are one extra class, "other", its logit the last; every epoch draws about as many of them
-as one class has (EC-SNN; ED-ViT, arXiv 2410.11650). The loss is cross-entropy with the label plus
-KL(teacher ‖ student) on the teacher's logits regrouped to the group's classes and "other" (UP-ViTs, arXiv
-2111.15127).
+Out-of-group images are one extra class, "other", its logit the last; every epoch draws some of them (EC-SNN;
+ED-ViT, arXiv 2410.11650). The loss is cross-entropy with the label plus KL(teacher ‖ student) on the
+teacher's logits regrouped to the group's classes and "other" (UP-ViTs, arXiv 2111.15127).
+
+The fusion reads features, not logits, and a feature that only tells a group from the rest has forgotten what
+the others could not see. So the class token is matched with the teacher's (DeViT, arXiv 2309.05015) where it
+matters: a linear layer on it, dropped after training, must give the teacher's answer for all classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
-from edvit_tf.build.training import Examples, Forward, Schedule, fit, one_hot, steps_of
+from edvit_tf.build.training import Examples, Forward, Loss, Schedule, cross_entropy, fit, one_hot, steps_of
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
@@ -27,19 +31,27 @@ class GroupData:
     """A data set as one group sees it.
 
     Attributes:
-        examples: training pictures with targets over the group's classes and "other".
-        choose: the rows of an epoch: the whole group and about one class's worth of the others.
+        examples: training pictures; their targets are over the group's classes and "other", `own` of them,
+            and then over all classes.
+        own: logits of the sub-model.
+        choose: the rows of an epoch: the whole group and some of the others.
         rows: how many that are.
         measured: rows of the validation split that accuracy is measured on, chosen like an epoch, once.
         images, labels: those pictures, and their classes in the group.
     """
 
     examples: Examples
+    own: int
     choose: Choose
     rows: int
     measured: NDArray[np.int64]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @property
+    def own_examples(self) -> Examples:
+        """The same pictures with the sub-model's own targets alone."""
+        return Examples(self.examples.images, self.examples.targets[..., : self.own])
 
 
 def group_data(
@@ -48,6 +60,7 @@ def group_data(
     group: tuple[int, ...],
     *,
     distillation: float,
+    others: float,
     seed: int,
     rows: int | None = None,
 ) -> GroupData:
@@ -58,18 +71,24 @@ def group_data(
         teacher_logits: f32 [n, views, classes] for the training split, as `teacher_logits` gives them.
         group: the classes of the sub-model; all of them for the single student.
         distillation: share of the teacher in the targets.
+        others: out-of-group pictures of an epoch, in the group's pictures a class.
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
     count = logits_of_group(len(dataset.classes), group)
     labels = relabel(dataset.train.labels, group)
-    taught = softmax(regroup(teacher_logits, group))
-    targets = distillation * taught + (1 - distillation) * one_hot(labels, count)[:, np.newaxis]
-    choose = chooser(labels, len(group), rows)
+
+    def targets(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+        return distillation * softmax(logits) + (1 - distillation) * truth[:, np.newaxis]
+
+    own = targets(regroup(teacher_logits, group), one_hot(labels, count))
+    everything = targets(teacher_logits, one_hot(dataset.train.labels, len(dataset.classes)))
+    choose = chooser(labels, len(group), others=others, limit=rows)
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
-        Examples(dataset.train.images, targets.astype(np.float32)),
+        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1).astype(np.float32)),
+        count,
         choose,
         len(choose(np.random.default_rng(seed))),
         measured,
@@ -83,6 +102,7 @@ def retrain(
     data: GroupData,
     schedule: Schedule,
     *,
+    matching: float,
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
@@ -93,6 +113,7 @@ def retrain(
         student: the cut weights, with a fresh head.
         data: of its group.
         schedule: epochs, learning rate and so on.
+        matching: weight of the class token's loss beside the logits'; 0 leaves it out.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
         snapshots: where an interrupted training is taken up again.
@@ -113,16 +134,33 @@ def retrain(
 
     batch = schedule.batch
     fit(
-        model,
-        data.examples.batches(batch, data.choose),
+        _tutored(model, data) if matching else model,
+        (data.examples if matching else data.own_examples).batches(batch, data.choose),
         steps_of(data.rows, batch),
         schedule,
+        loss=_matched(data.own, matching) if matching else cross_entropy,
         seed=seed,
         after_epoch=after_epoch,
         best=best,
         snapshots=snapshots,
     )
     return with_weights(student, dict(best.weights)), best.accuracy
+
+
+def _tutored(model: Any, data: GroupData) -> Any:
+    """The model with one more output: logits of all classes, a linear function of its class token."""
+    classes = data.examples.targets.shape[-1] - data.own
+    everything = keras.layers.Dense(classes, name="tutor")(model.output["feature"])
+    return keras.Model(model.input, {**model.output, "everything": everything})
+
+
+def _matched(own: int, matching: float) -> Loss:
+    def loss(answer: Any, targets: Any) -> Any:
+        return cross_entropy(answer, targets[:, :own]) + matching * cross_entropy(
+            answer["everything"], targets[:, own:]
+        )
+
+    return loss
 
 
 def with_weights(checkpoint: Checkpoint, weights: Weights) -> Checkpoint:

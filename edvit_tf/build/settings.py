@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -16,6 +16,10 @@ from edvit_tf.errors import MissingPackage, UsageError
 
 # Where a bundle is made, and by how many processes, does not change it: the manifest leaves these out.
 _NOT_RECORDED = ("out", "workers", "cache")
+
+
+GROUPINGS = ("random", "alike", "apart", "count")
+IMPORTANCES = ("fisher", "kl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +37,18 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
+        groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
+            confuses, `count` by pictures, or labels with commas between and semicolons between groups.
+        importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
         epochs: of retraining.
         sparsity_epochs: of the TF-MOT stage.
         fusion_epochs: of the fusion.
         batch: pictures in a step.
         rate: highest learning rate of retraining.
         distillation: share of the teacher in the targets, 0 to 1.
+        matching: weight of the loss that matches the class token with the teacher's, 0 leaves it out.
+        others: out-of-group pictures of an epoch, in the group's pictures a class; the paper's is 1.
+        left_out: share of the fusion's examples that miss one sub-model or more, 0 to 1.
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
         workers: trainings side by side.
@@ -57,12 +67,17 @@ class ExportSettings:
     baselines: bool = False
     share: float = DEFAULT_SHARE
     heads: int | None = None
+    groups: str = "random"
+    importance: str = "fisher"
     epochs: int = 16
     sparsity_epochs: int = 4
     fusion_epochs: int = 30
     batch: int = 128
     rate: float = 2e-3
     distillation: float = 0.5
+    matching: float = 1.0
+    others: float = 4.0
+    left_out: float = 0.4
     proxy_images: int = 32
     memory_mb: float | None = None
     workers: int = min(2, os.cpu_count() or 1)
@@ -71,18 +86,13 @@ class ExportSettings:
     version: int = 1
 
     def __post_init__(self) -> None:
-        for key in _AT_LEAST_ONE:
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UsageError(f"{_option(key)} is {value}: it must be 1 or more")
-        for key in ("rate", "share", "memory_mb"):
-            value = getattr(self, key)
-            if value is not None and not value > 0:
-                raise UsageError(f"{_option(key)} is {value}: it must be above 0")
-        if not 0 <= self.sparsity < 1:
-            raise UsageError(f"--sparsity is {self.sparsity}: it must be from 0 to below 1")
-        if not 0 <= self.distillation <= 1:
-            raise UsageError(f"--distillation is {self.distillation}: it must be from 0 to 1")
+        for keys, holds, range_in_words in _RANGES:
+            for key in keys:
+                value = getattr(self, key)
+                if value is not None and not holds(value):
+                    raise UsageError(f"{_option(key)} is {value}: it must be {range_in_words}")
+        if self.importance not in IMPORTANCES:
+            raise UsageError(f"--importance is {self.importance}: it must be one of {', '.join(IMPORTANCES)}")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
@@ -109,9 +119,17 @@ class ExportSettings:
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
 
-_AT_LEAST_ONE = (
-    "devices", "heads", "epochs", "sparsity_epochs", "fusion_epochs", "batch", "proxy_images", "workers",
-    "version",
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (
+        ("devices", "heads", "epochs", "sparsity_epochs", "fusion_epochs", "batch", "proxy_images", "workers",
+         "version"),
+        lambda value: value >= 1,
+        "1 or more",
+    ),
+    (("rate", "share", "memory_mb", "others"), lambda value: value > 0, "above 0"),
+    (("matching",), lambda value: value >= 0, "0 or more"),
+    (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def sparsify(
 
     fit(
         model,
-        data.examples.batches(batch, data.choose),
+        data.own_examples.batches(batch, data.choose),
         steps,
         schedule,
         seed=seed,

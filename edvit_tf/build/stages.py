@@ -90,7 +90,7 @@ TEACHER_FLATBUFFER = Stage("teacher-flatbuffer", (), ("edvit_tf.build.teacher_jo
 ANSWERS = Stage("answers", (), ("edvit_tf.build.teacher_jobs", "edvit_tf.build.training", *_MODEL))
 IMPORTANCE = Stage(
     "importance",
-    ("proxy_images", "seed"),
+    ("importance", "proxy_images", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
 )
 SURGERY = Stage(
@@ -98,19 +98,19 @@ SURGERY = Stage(
 )
 RETRAIN = Stage(
     "retrain",
-    ("epochs", "batch", "rate", "distillation", "seed"),
+    ("epochs", "batch", "rate", "distillation", "matching", "others", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
 )
 SPARSIFY = Stage(
     "sparsify",
-    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "seed"),
+    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
 )
 CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
 FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
 FUSION = Stage(
     "fusion",
-    ("fusion_epochs", "batch", "distillation", "seed"),
+    ("fusion_epochs", "batch", "distillation", "left_out", "seed"),
     ("edvit_tf.build.fusion_job", "edvit_tf.build.fusion", *_TRAINING, *_CONVERSION),
 )
 FUSED = Stage(

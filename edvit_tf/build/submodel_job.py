@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edvit_tf.build.data import Dataset, Split
 from edvit_tf.build.engine import Report
 from edvit_tf.build.grouping import OTHER, logits_of_group, relabel
-from edvit_tf.build.importance import Importance, fisher, proxy_images
+from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
@@ -66,13 +66,12 @@ def _judge(job: SubmodelJob, dataset: Dataset, result: Result) -> None:
         per_class=settings.proxy_images,
         seed=settings.seed_for(job.name, "proxies"),
     )
-    found = fisher(
-        teacher.config,
-        teacher.weights,
-        proxies,
-        seed=settings.seed_for(job.name, "importance"),
-        batch_size=_importance_batch(teacher),
-    )
+    if settings.importance == "kl":
+        found = divergence(teacher.config, teacher.weights, proxies)
+    else:
+        seed = settings.seed_for(job.name, "importance")
+        batch = _importance_batch(teacher)
+        found = fisher(teacher.config, teacher.weights, proxies, seed=seed, batch_size=batch)
     result.write_array("residual", found.residual)
     for index, (heads, mlp) in enumerate(zip(found.heads, found.mlp, strict=True)):
         result.write_array(f"heads-{index}", heads)
@@ -113,6 +112,7 @@ def _group_data(job: SubmodelJob, settings: ExportSettings, dataset: Dataset) ->
         read_answers(job.store, job.taught),
         job.group,
         distillation=settings.distillation,
+        others=settings.others,
         seed=settings.seed_for(job.name, "validation"),
         rows=job.rows,
     )
@@ -125,6 +125,7 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
         read_checkpoint(job.store.get(job.recipes.cut)),
         data,
         Schedule(settings.epochs, settings.batch, settings.rate),
+        matching=settings.matching,
         seed=settings.seed_for(job.name, "retrain"),
         report=_part(report, 0.0, _RETRAINED, "retraining"),
         snapshots=Snapshots(job.store.unfinished(job.recipes.retrained)),

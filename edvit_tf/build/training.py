@@ -21,6 +21,8 @@ _FORWARD_PIXELS = 4_000_000
 _WITHOUT_DECAY = ["bias", "gamma", "beta", "token", "positions"]
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[Any, NDArray[np.float32]]]]
+Loss = Callable[[Any, Any], Any]
+"""Of a model's answer and the targets f32 [b, …], a scalar tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,20 @@ def one_hot(labels: NDArray[np.int64], classes: int, smoothing: float = 0.0) -> 
     return (np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes).astype(np.float32)
 
 
+def cross_entropy(answer: Any, targets: Any) -> Any:
+    """Mean over a batch of the cross-entropy with targets f32 [b, classes].
+
+    With targets of probabilities it is KL(target ‖ answer) up to a constant, so a mixture of label and
+    teacher as target is the sum of both losses.
+
+    Args:
+        answer: logits f32 [b, classes], or a dict that has them under `logits`.
+        targets: probabilities.
+    """
+    logits = answer["logits"] if isinstance(answer, dict) else answer
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+
+
 def fit(
     model: Any,
     batches: Batches,
@@ -106,25 +122,22 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
-    output: str | None = "logits",
+    loss: Loss = cross_entropy,
     before_step: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     best: Best | None = None,
     snapshots: Snapshots | None = None,
     jit_compile: bool = True,
 ) -> None:
-    """Train a Keras model in place to the targets' cross-entropy.
-
-    With targets of probabilities, cross-entropy is KL(target ‖ answer) up to a constant, so a mixture of
-    label and teacher as target is the sum of both losses.
+    """Train a Keras model in place.
 
     Args:
-        model: answers with logits, or with a dict that has them under `output`.
-        batches: one epoch of (inputs, targets f32 [b, classes]) for a generator.
+        model: answers with what the loss takes.
+        batches: one epoch of (inputs, targets) for a generator.
         steps: batches in an epoch.
         schedule: epochs, learning rate and so on.
         seed: decides the order of examples and their augmentation.
-        output: name of the logits among the model's outputs, None where they are the only one.
+        loss: of the model's answer and the targets.
         before_step: called before every step.
         after_epoch: called with the number of epochs done, after each.
         best: what `after_epoch` keeps of the training, so that it is in the snapshots.
@@ -141,22 +154,20 @@ def fit(
     @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
     def step(inputs: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
-            answer = model(inputs, training=True)
-            logits = answer if output is None else answer[output]
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
+            value = loss(model(inputs, training=True), targets)
+        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables, strict=True))
+        return value
 
     generator = np.random.default_rng(seed)
     state = [*model.variables, *optimizer.variables]
     first = snapshots.restore(state, generator, best) if snapshots is not None else 0
     for epoch in range(first + 1, schedule.epochs + 1):
-        loss = np.float32(0)
+        value = np.float32(0)
         for inputs, targets in batches(generator):
             if before_step is not None:
                 before_step()
-            loss = step(inputs, targets)
-        if not np.isfinite(loss):
+            value = step(inputs, targets)
+        if not np.isfinite(value):
             raise TrainingError(
                 f"the loss is no finite number any more after epoch {epoch} of {schedule.epochs}: "
                 f"lower the learning rate (it was {schedule.rate:g}), and look for broken pictures"

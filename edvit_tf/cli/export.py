@@ -50,6 +50,15 @@ def export(
     heads: Annotated[
         int | None, typer.Option("--heads", help="Heads a sub-model keeps in each block.")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            "--groups", help="random, alike, apart, count, or labels: 'cat,dog;ship,truck' (default: random)."
+        ),
+    ] = None,
+    importance: Annotated[
+        str | None, typer.Option("--importance", help="How units are scored: fisher (default) or kl, slow.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
@@ -59,6 +68,17 @@ def export(
     rate: Annotated[float | None, typer.Option("--rate", help="Highest learning rate of retraining.")] = None,
     distillation: Annotated[
         float | None, typer.Option("--distillation", help="Share of the teacher in the targets.")
+    ] = None,
+    matching: Annotated[
+        float | None,
+        typer.Option("--matching", help="Weight of matching the teacher's class token; 0 leaves it out."),
+    ] = None,
+    others: Annotated[
+        float | None, typer.Option("--others", help="Out-of-group pictures an epoch, in classes' worth.")
+    ] = None,
+    left_out: Annotated[
+        float | None,
+        typer.Option("--left-out", help="Share of the fusion's examples that miss a sub-model or more."),
     ] = None,
     proxy_images: Annotated[
         int | None, typer.Option("--proxy-images", help="Pictures of a class that units are judged by.")
@@ -86,9 +106,10 @@ def export(
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
-        "epochs": epochs, "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch,
-        "rate": rate, "distillation": distillation, "proxy_images": proxy_images, "memory_mb": memory_mb,
-        "workers": workers, "cache": cache, "name": name, "version": version,
+        "groups": groups, "importance": importance, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
+        "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
+        "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
+        "memory_mb": memory_mb, "workers": workers, "cache": cache, "name": name, "version": version,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:

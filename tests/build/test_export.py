@@ -50,6 +50,7 @@ def settings(
         share=0.9,
         sparsity=0.25,
         seed=7,
+        groups="apart",
         epochs=20,
         sparsity_epochs=8,
         fusion_epochs=20,
@@ -204,6 +205,9 @@ REFUSALS: list[tuple[dict[str, object], type[EdvitError], str]] = [
     ({"model": "fashion-vit"}, UsageError, "was trained on other classes"),
     ({"share": 0.01}, PlanError, "allow more bytes"),
     ({"memory_mb": 0.001}, PlanError, "a device has 0.001"),
+    ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' comes another number of times"),
+    ({"groups": "ant,bee,cat,dog,elk,fox"}, UsageError, "names 1 groups for 2 devices"),
+    ({"groups": "ant,bee,cow;cat,dog,elk,fox"}, UsageError, "names 'cow', which is no class"),
 ]
 
 
@@ -273,6 +277,9 @@ class TestSettings:
             {"distillation": 1.5},
             {"seed": -1},
             {"heads": 0},
+            {"matching": -1.0},
+            {"others": 0.0},
+            {"importance": "guess"},
         ],
     )
     def test_values_out_of_range_name_their_option(self, change: dict[str, object]) -> None:

@@ -30,7 +30,7 @@ def student(teacher: Checkpoint) -> Checkpoint:
 @pytest.fixture(scope="module")
 def data(teacher: Checkpoint, dataset: Dataset) -> GroupData:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    return group_data(dataset, logits, GROUP, distillation=0.5, seed=1)
+    return group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, seed=1)
 
 
 def ignore(done: float, message: str) -> None:
@@ -53,13 +53,19 @@ class Eager(Snapshots):
 def test_an_interrupted_retraining_ends_with_the_same_weights(
     student: Checkpoint, data: GroupData, tmp_path: Path
 ) -> None:
-    whole, reached = retrain(student, data, SCHEDULE, seed=1, report=ignore)
+    whole, reached = retrain(student, data, SCHEDULE, matching=1.0, seed=1, report=ignore)
     file = tmp_path / "state"
     with pytest.raises(Killed):
-        retrain(student, data, SCHEDULE, seed=1, report=die_at_half, snapshots=Eager(file))
+        retrain(student, data, SCHEDULE, matching=1.0, seed=1, report=die_at_half, snapshots=Eager(file))
     epochs: list[str] = []
     resumed, again = retrain(
-        student, data, SCHEDULE, seed=1, report=lambda _, text: epochs.append(text), snapshots=Eager(file)
+        student,
+        data,
+        SCHEDULE,
+        matching=1.0,
+        seed=1,
+        report=lambda _, text: epochs.append(text),
+        snapshots=Eager(file),
     )
     assert [text.split(",")[0] for text in epochs] == ["epoch 3 of 4", "epoch 4 of 4"]
     assert again == reached
@@ -90,9 +96,9 @@ def test_a_loss_that_is_no_number_stops_the_training_and_the_last_state_stays(
 ) -> None:
     file = tmp_path / "state"
     with pytest.raises(Killed):
-        retrain(student, data, SCHEDULE, seed=1, report=die_at_half, snapshots=Eager(file))
+        retrain(student, data, SCHEDULE, matching=1.0, seed=1, report=die_at_half, snapshots=Eager(file))
     kept = file.read_bytes()
     data.examples.targets[:] = np.where(data.examples.targets > 0, np.nan, 0)
     with pytest.raises(TrainingError, match=r"after epoch 3 of 4: lower the learning rate \(it was 0\.002\)"):
-        retrain(student, data, SCHEDULE, seed=1, report=ignore, snapshots=Eager(file))
+        retrain(student, data, SCHEDULE, matching=1.0, seed=1, report=ignore, snapshots=Eager(file))
     assert file.read_bytes() == kept
