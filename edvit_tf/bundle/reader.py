@@ -8,6 +8,7 @@ from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.files import MANIFEST, SIGNATURE, names_in, plain_file, size_and_hash, unreadable
 from edvit_tf.bundle.manifest import FileEntry, InputSpec, Manifest, Variant
 from edvit_tf.bundle.refusal import REPAIR, quote, refused
+from edvit_tf.bundle.signature import SIGNATURE_BYTES
 from edvit_tf.bundle.strict_json import LARGEST_BYTES
 from edvit_tf.bundle.vector import Vector, load_vector
 
@@ -40,6 +41,15 @@ class Bundle:
     def vector(self, variant: Variant) -> Vector:
         """The test vector of a variant."""
         return load_vector(self.file(variant.test_vector))
+
+    @property
+    def signature(self) -> bytes:
+        """What `manifest.sig` holds (64 bytes when it is whole), empty when there is none."""
+        path = self.path / SIGNATURE
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(SIGNATURE_BYTES)
 
     @property
     def has_signature(self) -> bool:

@@ -31,7 +31,14 @@ class Enrolled:
     token_id: str
 
 
-async def enrol(pair: Pair, keys: FleetKeys, secret_for: SecretFor, *, expected_id: str = "") -> Enrolled:
+async def enrol(
+    pair: Pair,
+    keys: FleetKeys,
+    secret_for: SecretFor,
+    *,
+    expected_id: str = "",
+    on_proved: Callable[[str], None] = lambda _: None,
+) -> Enrolled:
     """Hold one conversation with a device, and make it a member when both sides have proved themselves.
 
     Args:
@@ -39,6 +46,7 @@ async def enrol(pair: Pair, keys: FleetKeys, secret_for: SecretFor, *, expected_
         keys: the fleet's.
         secret_for: gives the secret for a token's id; "" asks for the device's code. Raises TrustError.
         expected_id: the device that is meant, empty for any that knows the secret.
+        on_proved: called with the token's id before the certificate is issued; what it raises prevents that.
 
     Raises:
         TrustError: the device refused, is another one, or did not prove that it knows the secret.
@@ -64,6 +72,7 @@ async def enrol(pair: Pair, keys: FleetKeys, secret_for: SecretFor, *, expected_
         theirs = await _part(replies, "proof")
         if not same(theirs, proof(shared, "device", offer, challenge_bytes)):
             raise TrustError("what answers there does not know the code", code="trust.impostor")
+        on_proved(challenge.token_id)
         certificate = issue_for_device(keys.authority, key, utc_now())
         sending.put(PairRequest(certificate=certificate.public_bytes(Encoding.DER)))
         await _part(replies, "done")

@@ -20,6 +20,7 @@ from edvit_tf.errors import TrustError
 
 ANY_DEVICE = "device.edvit"
 AGGREGATOR = "aggregator.edvit"
+ID_LENGTH = 64
 AUTHORITY_LIFE = timedelta(days=20 * 365)
 CERTIFICATE_LIFE = timedelta(days=365)
 # Clocks differ, and a board without a battery for its clock wakes up in the past.

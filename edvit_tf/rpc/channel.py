@@ -20,7 +20,7 @@ import grpc.aio
 
 from edvit_tf.errors import DeviceError, EdvitError, LinkError, ProtocolError, TrustError
 from edvit_tf.rpc import edvit_pb2_grpc
-from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, device_name
+from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, ID_LENGTH, device_name
 from edvit_tf.rpc.edvit_pb2 import (
     HelloReply,
     HelloRequest,
@@ -72,6 +72,8 @@ class GrpcLink:
 
     def __init__(self, address: str, credentials: Credentials | None = None, device_id: str = "") -> None:
         self.address = address
+        self._credentials = credentials
+        self._pinned = credentials is None or bool(device_id)
         self._channel = _channel(address, credentials, device_id)
         self._closed = False
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
@@ -80,6 +82,13 @@ class GrpcLink:
         """Say hello."""
         with self._translated(timeout):
             reply: HelloReply = await self._stub.Hello(request, timeout=timeout)
+            if not self._pinned and len(reply.id) == ID_LENGTH:
+                # Some device of the fleet says who it is: from here on TLS makes it prove that.
+                self._pinned = True
+                await self._channel.close()
+                self._channel = _channel(self.address, self._credentials, reply.id)
+                self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
+                reply = await self._stub.Hello(request, timeout=timeout)
         return reply
 
     async def install(

@@ -26,8 +26,8 @@ HOST = "127.0.0.1"
 class Counting(Echo):
     """Counts what reaches it."""
 
-    def __init__(self, *, delay: float = 0.0) -> None:
-        super().__init__(delay=delay)
+    def __init__(self) -> None:
+        super().__init__()
         self.calls = 0
 
     async def hello(self, request: HelloRequest) -> HelloReply:
@@ -61,9 +61,18 @@ async def refusal(address: str, mine: Credentials, device_id: str = "") -> Edvit
 async def test_a_fleet_speaks_to_its_own_by_id_and_by_address() -> None:
     fleet = TestFleet()
     device_id, credentials = fleet.device()
-    async with serving(credentials) as address:
+    async with serving(credentials, Echo(device_id=device_id)) as address:
         assert (await hello(address, fleet.aggregator(), device_id)).name == "1"
         assert (await hello(address, fleet.aggregator())).name == "1"
+
+
+@pytest.mark.fault
+async def test_a_device_that_is_reached_by_address_cannot_say_that_it_is_another() -> None:
+    fleet = TestFleet()
+    _, credentials = fleet.device()
+    other_id, _ = fleet.device()
+    async with serving(credentials, Echo(device_id=other_id)) as address:
+        assert (await refusal(address, fleet.aggregator())).code == "trust.impostor"
 
 
 async def test_our_own_peers_speak_tls_1_3(tmp_path: Path) -> None:
