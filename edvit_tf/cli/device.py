@@ -85,6 +85,28 @@ def run(
     say(f"{settings.name} has stopped")
 
 
+@app.command("leave")
+def leave(
+    store: Annotated[
+        Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Forget the fleet that this device belongs to, so that another can adopt it; it keeps its id."""
+    from edvit_tf.device.membership import leave_fleet
+    from edvit_tf.device.store import Store
+
+    opened = Store(store or _default_store())
+    try:
+        left = leave_fleet(opened)
+    finally:
+        opened.close()
+    if json:
+        emit({"left": left})
+    else:
+        show("The device belongs to no fleet now" if left else "The device belonged to no fleet")
+
+
 def _qr(text: str) -> str:
     """A QR code that a terminal can show."""
     import io

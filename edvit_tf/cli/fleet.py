@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edvit_tf.cli.output import JsonOption, emit, screen, show
+from edvit_tf.cli.output import JsonOption, emit, say, screen, show
 from edvit_tf.cli.trust import adopt, connect_in, init, keys_in, take_joining, token
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
 
     from edvit_tf.fleet import discover as browse
     from edvit_tf.fleet import survey
+    from edvit_tf.fleet.renew import renew
     from edvit_tf.fleet.state import default_folder, load
 
     folder = state or default_folder()
@@ -147,6 +148,10 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
         return await survey([now.get(device.id, device) for device in deployment.devices], connect=connect)
 
     _print(asyncio.run(work()), json=json)
+    keys = keys_in(folder)
+    if keys is not None:
+        for warning in asyncio.run(renew(deployment.devices, keys)):
+            say(warning)
 
 
 async def _find(

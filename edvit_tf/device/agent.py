@@ -14,7 +14,7 @@ from edvit_tf.device.advertise import Advertisement
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
-from edvit_tf.device.membership import Membership, load_membership, save_membership
+from edvit_tf.device.membership import Membership, Shown, load_membership, save_membership
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
@@ -151,10 +151,11 @@ async def _serve(
             return
     installer = Installer(store, runtime, memory, membership.signer if membership else None)
     service = DeviceService(facts, await installer.restore(), installer)
-    credentials = membership.credentials(identity) if membership else None
-    server = await serve_grpc(
-        service, settings.interface, settings.port, (lambda: credentials) if credentials else None
-    )
+    if membership is None:
+        server = await serve_grpc(service, settings.interface, settings.port)
+    else:
+        shown = Shown(store, identity, membership)
+        server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
     try:
         if membership is None:
             log.warning(_warning(settings))

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edvit_tf.device.identity import Identity
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError
-from edvit_tf.rpc.certificates import parse_certificate
+from edvit_tf.rpc.certificates import check_issued, parse_certificate, utc_now
 from edvit_tf.rpc.tls import Credentials
 
 MEMBERSHIP_FILE = "membership.json"
@@ -74,3 +74,43 @@ def load_membership(store: Store) -> Membership | None:
             code="trust.membership",
         ) from error
     return membership
+
+
+def leave_fleet(store: Store) -> bool:
+    """Forget the fleet, and keep the device's key and so its id; tell whether there was one."""
+    path = store.path / MEMBERSHIP_FILE
+    if not path.exists():
+        return False
+    path.unlink()
+    return True
+
+
+class Shown:
+    """What a member shows at each handshake, and how it takes a newer certificate while it serves."""
+
+    def __init__(self, store: Store, identity: Identity, membership: Membership) -> None:
+        self._store = store
+        self._identity = identity
+        self._membership = membership
+
+    def credentials(self) -> Credentials:
+        """What is shown now."""
+        return self._membership.credentials(self._identity)
+
+    def renew(self, newer: bytes) -> bytes:
+        """Take a certificate (DER) that ends later; return the one that is shown, also for empty `newer`.
+
+        Raises:
+            TrustError: it is not from this fleet, not for this device, not valid now, or ends earlier.
+        """
+        if newer:
+            certificate = parse_certificate(newer)
+            check_issued(certificate, self._membership.authority, self._identity.id, utc_now())
+            if certificate.not_valid_after_utc < self._membership.certificate.not_valid_after_utc:
+                raise TrustError(
+                    "the certificate ends earlier than the one that is shown", code="trust.certificate"
+                )
+            membership = replace(self._membership, certificate=certificate)
+            save_membership(self._store, membership)
+            self._membership = membership
+        return self._membership.certificate.public_bytes(Encoding.DER)

@@ -22,6 +22,8 @@ from edvit_tf.errors import DeviceError, EdvitError, LinkError, ProtocolError, T
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, ID_LENGTH, device_name
 from edvit_tf.rpc.edvit_pb2 import (
+    CertificateReply,
+    CertificateRequest,
     HelloReply,
     HelloRequest,
     InferReply,
@@ -109,6 +111,15 @@ class GrpcLink:
             reply: InferReply = await self._stub.Infer(request, timeout=timeout)
         return reply
 
+    async def certificate(self, newer: bytes = b"", *, timeout: float) -> bytes:
+        """Give the device a newer certificate (DER), or only ask; return the one that it shows."""
+        with self._translated(timeout):
+            stub = edvit_pb2_grpc.MembershipStub(self._channel)
+            reply: CertificateReply = await stub.Certificate(
+                CertificateRequest(certificate=newer), timeout=timeout
+            )
+        return reply.certificate
+
     async def close(self) -> None:
         """Close the channel; calls under way end with `LinkError`."""
         self._closed = True
@@ -140,7 +151,7 @@ def _channel(address: str, credentials: Credentials | None, device_id: str) -> A
 _HANDSHAKES = {
     "certificate has expired": (
         "trust.expired",
-        "its certificate has expired, or the clock here is wrong: check the clock, then adopt it again",
+        "its certificate has expired, or the clock here is wrong: check the clock; else run `edvit-tf device leave` there and adopt it again",
     ),
     "certificate is not yet valid": (
         "trust.clock",
@@ -226,6 +237,22 @@ async def _refuse(context: Any, error: EdvitError) -> EdvitError:
     return error
 
 
+Renew = Callable[[bytes], bytes]
+
+
+class _MembershipServicer:
+    """Hands a newer certificate to `renew`, which gives back the one that is shown from then on."""
+
+    def __init__(self, renew: Renew) -> None:
+        self._renew = renew
+
+    async def Certificate(self, request: CertificateRequest, context: Any) -> CertificateReply:  # noqa: N802
+        try:
+            return CertificateReply(certificate=self._renew(request.certificate))
+        except EdvitError as error:
+            raise await _refuse(context, error) from error
+
+
 class Server:
     """A device's open port."""
 
@@ -281,11 +308,16 @@ async def _demand_aggregator(context: Any) -> None:
 
 
 async def serve_grpc(
-    handler: Handler, address: str, port: int, credentials: Callable[[], Credentials] | None = None
+    handler: Handler,
+    address: str,
+    port: int,
+    credentials: Callable[[], Credentials] | None = None,
+    renew: Renew | None = None,
 ) -> Server:
     """Serve `handler` on `address` (an IP address) and `port` (0: any free one).
 
     With `credentials`, asked at each handshake, only aggregators of the same fleet are served.
+    `renew` takes a newer certificate (DER; empty only asks) and returns the device's.
 
     Raises:
         LinkError: when the port is taken or the address is not this machine's.
@@ -295,6 +327,8 @@ async def serve_grpc(
         interceptors=interceptors, options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
+    if renew is not None:
+        edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
     host = f"[{address}]" if ":" in address else address
     try:
         if credentials is None:

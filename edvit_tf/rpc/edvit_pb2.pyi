@@ -153,6 +153,18 @@ class Output(_message.Message):
     microseconds: int
     def __init__(self, submodel: _Optional[str] = ..., feature: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
+class CertificateRequest(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class CertificateReply(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
 class PairRequest(_message.Message):
     __slots__ = ("offer", "proof", "certificate")
     OFFER_FIELD_NUMBER: _ClassVar[int]

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvit_tf.device.identity import Identity
-from edvit_tf.device.membership import MEMBERSHIP_FILE, Membership, load_membership, save_membership
+from edvit_tf.device.membership import (
+    MEMBERSHIP_FILE,
+    Membership,
+    leave_fleet,
+    load_membership,
+    save_membership,
+)
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError
@@ -62,6 +68,9 @@ async def test_the_right_code_makes_a_member_over_a_real_port(keys: FleetKeys, s
     assert load_membership(store) is None
     save_membership(store, membership)
     assert load_membership(store) == membership
+    assert leave_fleet(store)
+    assert not leave_fleet(store)
+    assert load_membership(store) is None
     with pytest.raises(TrustError, match="joined a fleet already"):
         await enrol(device.service.pair, keys, code)
 
