@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edvit_tf.cli.output import JsonOption, emit, say, screen, show
-from edvit_tf.cli.trust import adopt, connect_in, init, keys_in, take_joining, token
+from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
@@ -88,7 +88,8 @@ def deploy(
     connect = connect_in(folder)
 
     async def work() -> Deployment:
-        found = await _find(timeout, wanted, address)
+        # Whoever was found first must not keep those out that wait to join.
+        found = await _find(timeout, None if expects_joining(folder) else wanted, address)
         if await take_joining(found, folder):
             found = await _find(timeout, wanted, address, settled=True)
         if not found:
@@ -123,6 +124,30 @@ def deploy(
         show(f"{row['submodel']} serves on {row['name']} ({row['address']})")
     option = f" --state {state}" if state else ""
     show(f"Next: edvit-tf infer{option} PICTURE\n      edvit-tf fleet status{option}")
+
+
+@app.command("rollback")
+def rollback(
+    bundle: Annotated[Path, typer.Argument(help="The older bundle to go back to.")],
+    state: StateOption = None,
+    timeout: TimeoutOption = 5.0,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Sign the decision to replace what is deployed by an older version, and deploy that."""
+    import os
+
+    from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.cli.trust import PASSPHRASE
+    from edvit_tf.fleet.keys import load_keys
+    from edvit_tf.fleet.signing import rolled_back
+    from edvit_tf.fleet.state import default_folder, load
+
+    folder = state or default_folder()
+    keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
+    now, _ = load(folder)
+    older = rolled_back(open_bundle(bundle), keys, folder, newest=now.manifest.version)
+    deploy(older.path, state, timeout, None, address, json)
 
 
 @app.command("status")

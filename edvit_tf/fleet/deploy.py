@@ -238,6 +238,7 @@ async def install(
             submodel=submodel,
             variant=variant.file,
             signature=bundle.signature,
+            rollback=bundle.rollback,
         )
         yield InstallRequest(header=header)
         for path in files:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from edvit_tf.bundle.codec import serialise
-from edvit_tf.bundle.files import MANIFEST, SIGNATURE
+from edvit_tf.bundle.files import MANIFEST, ROLLBACK, SIGNATURE
 from edvit_tf.bundle.reader import Bundle, open_bundle
-from edvit_tf.bundle.signature import key_id, sign_manifest, verify_manifest
+from edvit_tf.bundle.signature import Rollback, key_id, sign_manifest, sign_rollback, verify_manifest
 from edvit_tf.errors import TrustError
 from edvit_tf.fleet.keys import FleetKeys
 
@@ -32,14 +32,32 @@ def signed(bundle: Bundle, keys: FleetKeys, folder: Path, *, expires: str | None
         return bundle
     manifest = replace(bundle.manifest, key_id=key_id(public), expires=expires or bundle.manifest.expires)
     data = serialise(manifest)
-    target = folder / "bundles" / hashlib.sha256(data).hexdigest()[:16]
+    return _copy(bundle, folder, {MANIFEST: data, SIGNATURE: sign_manifest(keys.bundle_key, data)})
+
+
+def rolled_back(bundle: Bundle, keys: FleetKeys, folder: Path, *, newest: int) -> Bundle:
+    """Return the bundle signed, with the owner's decision that it replaces versions up to `newest`.
+
+    Raises:
+        TrustError: as `signed`.
+    """
+    before = signed(bundle, keys, folder)
+    digest = hashlib.sha256(before.manifest_bytes).hexdigest()
+    decision = sign_rollback(keys.bundle_key, Rollback(before.manifest.name, newest, digest))
+    return _copy(before, folder, {ROLLBACK: decision}, suffix=f"-{newest}")
+
+
+def _copy(bundle: Bundle, folder: Path, files: dict[str, bytes], *, suffix: str = "") -> Bundle:
+    """A copy of the bundle under its manifest's hash, with `files` in it instead of its own."""
+    data = files.get(MANIFEST, bundle.manifest_bytes)
+    target = folder / "bundles" / (hashlib.sha256(data).hexdigest()[:16] + suffix)
     if target.exists():
         return open_bundle(target)
     temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         shutil.copytree(bundle.path, temporary)
-        (temporary / MANIFEST).write_bytes(data)
-        (temporary / SIGNATURE).write_bytes(sign_manifest(keys.bundle_key, data))
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
         temporary.rename(target)
     except OSError as error:
         raise TrustError(

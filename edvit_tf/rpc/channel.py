@@ -151,7 +151,7 @@ def _channel(address: str, credentials: Credentials | None, device_id: str) -> A
 _HANDSHAKES = {
     "certificate has expired": (
         "trust.expired",
-        "its certificate has expired, or the clock here is wrong: check the clock; else run `edvit-tf device leave` there and adopt it again",
+        "its certificate has expired, or the clock here is wrong: set the clock, or adopt it again",
     ),
     "certificate is not yet valid": (
         "trust.clock",

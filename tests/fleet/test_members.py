@@ -119,6 +119,21 @@ def test_an_impostor_that_announces_a_members_id_gets_nothing(
     assert "not that device" in row.reason
 
 
+@pytest.mark.fault
+def test_only_the_owners_decision_goes_back_to_an_older_version(
+    fleet: Path, members: list[DeviceProcess], bundle: Bundle, newer: Bundle
+) -> None:
+    addresses = [part for device in members for part in ("--address", device.address)]
+    after = edvit("fleet", "deploy", newer.path, "--state", fleet, *addresses)
+    assert after["bundle_version"] == newer.manifest.version
+    refused = edvit("fleet", "deploy", bundle.path, "--state", fleet, *addresses, status=1)
+    assert "is older than version" in refused["error"]["message"]
+    back = edvit("fleet", "rollback", bundle.path, "--state", fleet, *addresses)
+    assert back["bundle_version"] == bundle.manifest.version
+    rows = edvit("fleet", "status", "--state", fleet)
+    assert {row["bundle_version"] for row in rows} == {bundle.manifest.version}
+
+
 def test_a_used_token_takes_nobody_else(fleet: Path, members: list[DeviceProcess]) -> None:
     del members
     (row,) = edvit("fleet", "token", "--list", "--state", fleet)
