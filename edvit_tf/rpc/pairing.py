@@ -25,7 +25,7 @@ NONCE_BYTES = 32
 TOKEN_PREFIX = "edvit1-"  # noqa: S105
 _TOKEN_ID_BYTES, _SECRET_BYTES, _FINGERPRINT_BYTES = 6, 16, 32
 _TOKEN = re.compile(rf"{TOKEN_PREFIX}([A-Za-z0-9_-]{{72}})")
-# Scrypt: 16 MiB and some 50 ms of a desktop's time a guess.
+# Scrypt: 16 MiB of memory a guess.
 _COST, _BLOCK, _PARALLEL = 1 << 14, 8, 1
 WRONG_CODES = 10
 
