@@ -10,6 +10,7 @@ where they enter; nothing above that place catches them again.
     ├── TrainingError       a training that went wrong
     ├── ModelError          a checkpoint, a Keras model or a flatbuffer made from one
     ├── BundleError         a bundle that is incomplete, changed or of an unknown schema
+    ├── TrustError          a key, certificate, code or signature that is wrong
     ├── PlanError           sub-models that fit on no device
     ├── DeviceError         a device that refuses or fails
     │   └── ProtocolError   a device that speaks another protocol
@@ -69,6 +70,12 @@ class BundleError(EdvitError):
     """A bundle that is incomplete, changed, or of a schema this version does not know."""
 
     code = "bundle"
+
+
+class TrustError(EdvitError):
+    """A key, certificate, pairing code or signature that is missing, wrong or expired."""
+
+    code = "trust"
 
 
 class PlanError(EdvitError):

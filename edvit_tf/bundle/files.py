@@ -12,6 +12,7 @@ from edvit_tf.errors import BundleError
 LARGEST_NUMBER_OF_FILES = 10_000
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
+ROLLBACK = "manifest.rollback"
 
 
 def plain_file(folder: Path, name: str) -> Path:

@@ -5,9 +5,18 @@ from pathlib import Path
 
 from edvit_tf.bundle.checks import RESERVED
 from edvit_tf.bundle.codec import parse
-from edvit_tf.bundle.files import MANIFEST, SIGNATURE, names_in, plain_file, size_and_hash, unreadable
+from edvit_tf.bundle.files import (
+    MANIFEST,
+    ROLLBACK,
+    SIGNATURE,
+    names_in,
+    plain_file,
+    size_and_hash,
+    unreadable,
+)
 from edvit_tf.bundle.manifest import FileEntry, InputSpec, Manifest, Variant
 from edvit_tf.bundle.refusal import REPAIR, quote, refused
+from edvit_tf.bundle.signature import LARGEST_DECISION_BYTES, SIGNATURE_BYTES
 from edvit_tf.bundle.strict_json import LARGEST_BYTES
 from edvit_tf.bundle.vector import Vector, load_vector
 
@@ -40,6 +49,23 @@ class Bundle:
     def vector(self, variant: Variant) -> Vector:
         """The test vector of a variant."""
         return load_vector(self.file(variant.test_vector))
+
+    @property
+    def signature(self) -> bytes:
+        """What `manifest.sig` holds (64 bytes when it is whole), empty when there is none."""
+        return self._beside(SIGNATURE, SIGNATURE_BYTES)
+
+    @property
+    def rollback(self) -> bytes:
+        """The owner's signed decision to go back to this bundle, empty when there is none."""
+        return self._beside(ROLLBACK, LARGEST_DECISION_BYTES)
+
+    def _beside(self, name: str, largest: int) -> bytes:
+        path = self.path / name
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(largest)
 
     @property
     def has_signature(self) -> bool:

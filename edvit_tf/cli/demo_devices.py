@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from edvit_tf.errors import DeviceError
 
@@ -22,11 +22,12 @@ class DeviceProcess:
     """One `edvit-tf device run` with a name, a store folder and a log of its own.
 
     It listens on loopback, on any free port: another one after each start, as after a change of network.
-    `id` and `port` are what its ready line said.
+    `id` and `port` are what its ready line said; `options` are given to `device run` as well.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, options: Sequence[str] = ()) -> None:
         self.name = name
+        self._options = options
         self.id = ""
         self.port = 0
         self.store = folder / name
@@ -61,7 +62,9 @@ class DeviceProcess:
         options = ["--name", self.name, "--store", str(self.store), "--port", "0"]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log)
+            self._process = subprocess.Popen(
+                [*command, *options, *self._options], stdout=subprocess.PIPE, stderr=log
+            )
 
     def wait_ready(self) -> None:
         """Wait for the ready line.
@@ -69,12 +72,15 @@ class DeviceProcess:
         Raises:
             DeviceError: it ended, said something else, or took more than `READY_SECONDS`.
         """
-        line = _read_line(_output(self._started()), READY_SECONDS)
         try:
-            ready = json.loads(line)
+            ready = self.said()
             self.id, self.port = str(ready["id"]), int(ready["port"])
         except (ValueError, KeyError, TypeError):
             raise DeviceError(f"{self.name} did not get ready: its log is {self._log}") from None
+
+    def said(self) -> Any:
+        """Its next line of JSON; ValueError when none comes within `READY_SECONDS`."""
+        return json.loads(_read_line(_output(self._started()), READY_SECONDS))
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

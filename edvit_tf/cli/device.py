@@ -33,15 +33,23 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Accept unsigned bundles from other machines too.")
     ] = False,
+    join: Annotated[
+        str | None, typer.Option("--join", help="Join a fleet with this token (edvit-tf fleet token).")
+    ] = None,
+    pair: Annotated[
+        bool, typer.Option("--pair", help="Show a code, with which edvit-tf fleet adopt takes this device.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C."""
     import asyncio
     import logging
     import socket
+    from dataclasses import asdict
 
-    from edvit_tf.device.agent import DeviceSettings, Ready, run_device
+    from edvit_tf.device.agent import DeviceSettings, Ready, Waiting, run_device
     from edvit_tf.errors import UsageError
+    from edvit_tf.rpc.pairing import read_token
 
     if memory_mb is not None and not 0 < memory_mb < LARGEST_MEMORY_MB:
         raise UsageError(f"--memory-mb must be more than 0, not {memory_mb}")
@@ -52,6 +60,8 @@ def run(
         interface=interface,
         memory_bytes=None if memory_mb is None else int(memory_mb * MEGABYTE),
         insecure=insecure,
+        token=read_token(join) if join else None,
+        pair=pair,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
@@ -61,8 +71,51 @@ def run(
         else:
             show(f"{ready.name} is ready at {ready.address}:{ready.port} (id {ready.id[:12]})")
 
-    asyncio.run(run_device(settings, on_ready))
+    def on_waiting(waiting: Waiting) -> None:
+        if json:
+            emit({"waiting": asdict(waiting)})
+        elif waiting.code:
+            show(f"{waiting.name} waits to be adopted. Its code is {waiting.code}")
+            show(_qr(waiting.link))
+            show(f"On the aggregator: edvit-tf fleet adopt {waiting.name}")
+        else:
+            show(f"{waiting.name} waits for its fleet: any `edvit-tf fleet deploy` there takes it")
+
+    asyncio.run(run_device(settings, on_ready, on_waiting=on_waiting))
     say(f"{settings.name} has stopped")
+
+
+@app.command("leave")
+def leave(
+    store: Annotated[
+        Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Forget the fleet that this device belongs to, so that another can adopt it; it keeps its id."""
+    from edvit_tf.device.membership import leave_fleet
+    from edvit_tf.device.store import Store
+
+    opened = Store(store or _default_store())
+    try:
+        left = leave_fleet(opened)
+    finally:
+        opened.close()
+    if json:
+        emit({"left": left})
+    else:
+        show("The device belongs to no fleet now" if left else "The device belonged to no fleet")
+
+
+def _qr(text: str) -> str:
+    """A QR code that a terminal can show."""
+    import io
+
+    import segno
+
+    drawing = io.StringIO()
+    segno.make(text, error="l").terminal(drawing, border=2, compact=True)
+    return drawing.getvalue()
 
 
 def _default_store() -> Path:

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edvit_tf.cli.output import JsonOption, emit, screen, show
+from edvit_tf.cli.output import JsonOption, emit, say, screen, show
+from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
     from edvit_tf.fleet.deploy import OnProgress
 
 app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is_help=True)
+app.command()(init)
+app.command()(token)
+app.command()(adopt)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of the deployment (default: the user's data folder).")
@@ -32,6 +36,7 @@ def discover(
     timeout: TimeoutOption = 3.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Stop looking when so many are found.")] = None,
     address: AddressOption = None,
+    state: StateOption = None,
     json: JsonOption = False,
 ) -> None:
     """List the devices on the network, and what each says of itself."""
@@ -39,9 +44,13 @@ def discover(
 
     from edvit_tf.fleet import survey
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.state import default_folder
+
+    folder = state or default_folder()
 
     async def work() -> list["DeviceStatus"]:
-        return await survey(await _find(timeout, devices, address))
+        found = await _find(timeout, devices, address)
+        return await survey(found, connect=connect_in(folder))
 
     rows = asyncio.run(work())
     if not rows and not json:
@@ -67,18 +76,26 @@ def deploy(
     from edvit_tf.fleet import Deployment
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.signing import signed
     from edvit_tf.fleet.state import default_folder, save
 
     opened = open_bundle(bundle)
     wanted = devices or (None if address else len(opened.manifest.submodels))
     folder = state or default_folder()
+    keys = keys_in(folder)
+    if keys is not None:
+        opened = signed(opened, keys, folder)
+    connect = connect_in(folder)
 
     async def work() -> Deployment:
-        found = await _find(timeout, wanted, address)
+        # Whoever was found first must not keep those out that wait to join.
+        found = await _find(timeout, None if expects_joining(folder) else wanted, address)
+        if await take_joining(found, folder):
+            found = await _find(timeout, wanted, address, settled=True)
         if not found:
             raise LinkError(NO_DEVICE, code="link.no_device")
         with _bars() as on_progress:
-            return await deploy_to(opened, found, on_progress=on_progress)
+            return await deploy_to(opened, found, on_progress=on_progress, connect=connect)
 
     deployment = asyncio.run(work())
     save(folder, opened, deployment)
@@ -109,6 +126,30 @@ def deploy(
     show(f"Next: edvit-tf infer{option} PICTURE\n      edvit-tf fleet status{option}")
 
 
+@app.command("rollback")
+def rollback(
+    bundle: Annotated[Path, typer.Argument(help="The older bundle to go back to.")],
+    state: StateOption = None,
+    timeout: TimeoutOption = 5.0,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Sign the decision to replace what is deployed by an older version, and deploy that."""
+    import os
+
+    from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.cli.trust import PASSPHRASE
+    from edvit_tf.fleet.keys import load_keys
+    from edvit_tf.fleet.signing import rolled_back
+    from edvit_tf.fleet.state import default_folder, load
+
+    folder = state or default_folder()
+    keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
+    now, _ = load(folder)
+    older = rolled_back(open_bundle(bundle), keys, folder, newest=now.manifest.version)
+    deploy(older.path, state, timeout, None, address, json)
+
+
 @app.command("status")
 def status(state: StateOption = None, json: JsonOption = False) -> None:
     """Say hello to every device of the deployment."""
@@ -116,30 +157,44 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
 
     from edvit_tf.fleet import discover as browse
     from edvit_tf.fleet import survey
+    from edvit_tf.fleet.renew import renew
     from edvit_tf.fleet.state import default_folder, load
 
-    _, deployment = load(state or default_folder())
+    folder = state or default_folder()
+    _, deployment = load(folder)
+    connect = connect_in(folder)
 
     async def work() -> list["DeviceStatus"]:
-        rows = await survey(deployment.devices)
+        rows = await survey(deployment.devices, connect=connect)
         if all(row.state == "up" for row in rows):
             return rows
         # One that restarted may have another port now; zeroconf knows.
         now = {device.id: device for device in await browse(1.0)}
-        return await survey([now.get(device.id, device) for device in deployment.devices])
+        return await survey([now.get(device.id, device) for device in deployment.devices], connect=connect)
 
     _print(asyncio.run(work()), json=json)
+    keys = keys_in(folder)
+    if keys is not None:
+        for warning in asyncio.run(renew(deployment.devices, keys)):
+            say(warning)
 
 
-async def _find(timeout: float, expected: int | None, addresses: list[str] | None) -> list["Announced"]:
-    """Devices named by hand, and if these are none or fewer than expected, those that announce themselves."""
+async def _find(
+    timeout: float, expected: int | None, addresses: list[str] | None, *, settled: bool = False
+) -> list["Announced"]:
+    """Devices named by hand, and if these are none or fewer than expected, those that announce themselves.
+
+    With `settled` those that still wait to be paired are left out, and the whole time is waited.
+    """
     from edvit_tf.fleet import at_address
     from edvit_tf.fleet import discover as browse
 
     named = [at_address(address) for address in addresses or []]
     if named and (expected is None or expected <= len(named)):
         return named
-    found = await browse(timeout, expected=expected)
+    found = await browse(timeout, expected=None if settled else expected)
+    if settled:
+        found = [device for device in found if not device.pair]
     known = {device.address for device in named}
     return named + [device for device in found if device.address not in known]
 

@@ -65,6 +65,7 @@ def _choose(
 ) -> tuple["Bundle", AbstractAsyncContextManager["Aggregator"]]:
     from edvit_tf.bundle.reader import open_bundle
     from edvit_tf.cli import local as in_process
+    from edvit_tf.cli.trust import connect_in
     from edvit_tf.fleet import Aggregator
     from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE
     from edvit_tf.fleet.state import default_folder, load
@@ -72,8 +73,10 @@ def _choose(
     if local is not None:
         bundle = open_bundle(local)
         return bundle, in_process.local_aggregator(bundle, deadline=deadline or in_process.DEADLINE)
-    bundle, deployment = load(state or default_folder())
-    return bundle, Aggregator(bundle, deployment, deadline=deadline or DEFAULT_DEADLINE)
+    folder = state or default_folder()
+    bundle, deployment = load(folder)
+    connect = connect_in(folder)
+    return bundle, Aggregator(bundle, deployment, deadline=deadline or DEFAULT_DEADLINE, connect=connect)
 
 
 def pictures(images: Sequence[Path]) -> list[Path]:

@@ -32,7 +32,7 @@ async def local_aggregator(bundle: Bundle, *, deadline: float = DEADLINE) -> Asy
             bundle,
             deployment,
             deadline=deadline,
-            connect=lambda address: InProcessLink(service, address),
+            connect=lambda address, _: InProcessLink(service, address),
             browse=False,
         ) as aggregator:
             yield aggregator

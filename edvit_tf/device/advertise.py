@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 class Advertisement:
     """An async context in which the device is announced; it says goodbye at the end."""
 
-    def __init__(self, facts: Facts, address: str, port: int) -> None:
+    def __init__(self, facts: Facts, address: str, port: int, *, pair: int = 0) -> None:
         self._zeroconf: AsyncZeroconf | None = None
         self._anywhere = ipaddress.ip_address(address).is_unspecified
         self._address = address
-        self._info = service_info(facts, _addresses(address), port)
+        self._info = service_info(facts, _addresses(address), port, pair=pair)
 
     async def __aenter__(self) -> Self:
         interfaces = InterfaceChoice.All if self._anywhere else [self._address]
@@ -58,8 +58,11 @@ class Advertisement:
             await self._zeroconf.async_close()
 
 
-def service_info(facts: Facts, addresses: list[str], port: int) -> AsyncServiceInfo:
-    """Make the record: TXT keys id, name, proto, software, runtime; its name holds the id's beginning."""
+def service_info(facts: Facts, addresses: list[str], port: int, *, pair: int = 0) -> AsyncServiceInfo:
+    """Make the record: TXT keys id, name, proto, software, runtime; its name holds the id's beginning.
+
+    `pair` is the port on which a device that is of no fleet yet waits to be paired.
+    """
     # Two devices may have the same name, and a label has at most 63 bytes and no dots here.
     label = re.sub(r"[^A-Za-z0-9 _-]+", "-", facts.name)[:40] or "device"
     properties = {
@@ -69,6 +72,8 @@ def service_info(facts: Facts, addresses: list[str], port: int) -> AsyncServiceI
         "software": __version__,
         "runtime": facts.runtime,
     }
+    if pair:
+        properties["pair"] = str(pair)
     return AsyncServiceInfo(
         SERVICE_TYPE,
         f"{label} {facts.id[:12]}.{SERVICE_TYPE}",

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import platform
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,16 @@ from pathlib import Path
 
 from edvit_tf.device.advertise import Advertisement
 from edvit_tf.device.engine import Runtime, installed_runtime
-from edvit_tf.device.identity import load_or_make
+from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
+from edvit_tf.device.membership import Membership, Shown, load_membership, save_membership
+from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
 from edvit_tf.errors import UsageError
 from edvit_tf.rpc.channel import serve_grpc
+from edvit_tf.rpc.pairing import Token, new_code, read_code
+from edvit_tf.rpc.pairing_channel import serve_pairing
 
 DEFAULT_PORT = 7434
 GRACE_SECONDS = 1.0
@@ -30,7 +35,8 @@ class DeviceSettings:
     """How to run a device.
 
     `port` 0 takes any free one. `memory_bytes` None gives half of the machine's memory. `insecure` allows an
-    `interface` (IPv4 address of this machine) that other machines reach.
+    `interface` (IPv4 address of this machine) that other machines reach. With `token`, or with `pair` by its
+    code, the device becomes a member of a fleet and then serves nobody else.
 
     Raises:
         UsageError: for a value out of range, or an interface that needs `insecure`.
@@ -42,6 +48,8 @@ class DeviceSettings:
     interface: str = "127.0.0.1"
     memory_bytes: int | None = None
     insecure: bool = False
+    token: Token | None = None
+    pair: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= LARGEST_NAME:
@@ -50,11 +58,11 @@ class DeviceSettings:
             raise UsageError(f"--port must be from 0 (any free one) to 65535, not {self.port}")
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise UsageError("--memory-mb must be more than 0")
-        if not self.loopback and not self.insecure:
+        if not self.loopback and not (self.insecure or self.token or self.pair):
             raise UsageError(
                 f"--interface {self.interface} can be reached by other machines, and unsigned bundles are "
-                "accepted on loopback only until fleets have keys: "
-                "add --insecure if you trust everyone on that network"
+                "accepted on loopback only only: "
+                "give it to a fleet with --join or --pair, or add --insecure if you trust everyone there"
             )
 
     @property
@@ -79,10 +87,36 @@ class Ready:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A device that waits to be paired at `address` and `port`; `code` is empty when it has a token."""
+
+    id: str
+    name: str
+    address: str
+    port: int
+    code: str
+
+    @property
+    def link(self) -> str:
+        """What the QR code says."""
+        return f"edvit:pair?id={self.id}&address={self.address}:{self.port}&code={self.code}"
+
+
+OnWaiting = Callable[[Waiting], None]
+
+
 async def run_device(
-    settings: DeviceSettings, on_ready: Callable[[Ready], None], *, runtime: Runtime | None = None
+    settings: DeviceSettings,
+    on_ready: Callable[[Ready], None],
+    *,
+    on_waiting: OnWaiting = lambda _: None,
+    runtime: Runtime | None = None,
 ) -> None:
-    """Serve until SIGTERM; `on_ready` is called once, when the device serves and has been announced.
+    """Serve until SIGTERM.
+
+    `on_waiting` is called by a device that has to be paired first, and `on_ready` once, when the device
+    serves and has been announced.
 
     Raises:
         DeviceError: the store cannot be used.
@@ -92,7 +126,7 @@ async def run_device(
     stopped, reason = _catch_signals()
     store = Store(settings.store)
     try:
-        await _serve(settings, store, runtime or installed_runtime(), stopped, on_ready)
+        await _serve(settings, store, runtime or installed_runtime(), stopped, on_ready, on_waiting)
     finally:
         store.close()
     if signal.SIGINT in reason:
@@ -105,15 +139,26 @@ async def _serve(
     runtime: Runtime,
     stopped: asyncio.Event,
     on_ready: Callable[[Ready], None],
+    on_waiting: OnWaiting,
 ) -> None:
     identity = load_or_make(store)
     memory = settings.memory_bytes or _half_of_memory()
-    installer = Installer(store, runtime, memory)
     facts = Facts(identity.id, settings.name, runtime.name, memory)
+    membership = load_membership(store)
+    if membership is None and (settings.token or settings.pair):
+        membership = await _become_member(settings, store, identity, facts, stopped, on_waiting)
+        if membership is None:
+            return
+    installer = Installer(store, runtime, memory, membership.signer if membership else None)
     service = DeviceService(facts, await installer.restore(), installer)
-    server = await serve_grpc(service, settings.interface, settings.port)
+    if membership is None:
+        server = await serve_grpc(service, settings.interface, settings.port)
+    else:
+        shown = Shown(store, identity, membership)
+        server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
     try:
-        log.warning(_warning(settings))
+        if membership is None:
+            log.warning(_warning(settings))
         async with Advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
                 on_ready(Ready(identity.id, settings.name, settings.interface, server.port))
@@ -121,6 +166,47 @@ async def _serve(
     finally:
         await server.stop(GRACE_SECONDS)
         service.close()
+
+
+async def _become_member(
+    settings: DeviceSettings,
+    store: Store,
+    identity: Identity,
+    facts: Facts,
+    stopped: asyncio.Event,
+    on_waiting: OnWaiting,
+) -> Membership | None:
+    """Wait on a port of its own until an aggregator has proved itself; None when told to stop before."""
+    token = settings.token
+    code = "" if token else new_code()
+    joined: list[Membership] = []
+    over = asyncio.Event()
+
+    def on_member(membership: Membership) -> None:
+        save_membership(store, membership)
+        joined.append(membership)
+        over.set()
+
+    about = About(
+        name=settings.name,
+        runtime=facts.runtime,
+        kind=f"{platform.machine()} {platform.system()}",
+        memory_bytes=facts.memory_bytes,
+        cores=os.cpu_count() or 1,
+    )
+    secret = token.secret if token else read_code(code)
+    service = PairingService(identity, about, secret, on_member, token=token)
+    server = await serve_pairing(service.pair, settings.interface)
+    try:
+        async with Advertisement(facts, settings.interface, server.port, pair=server.port):
+            on_waiting(Waiting(identity.id, settings.name, settings.interface, server.port, code))
+            waits = [asyncio.create_task(event.wait()) for event in (over, stopped)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+    finally:
+        await server.stop(GRACE_SECONDS)
+    return joined[0] if joined else None
 
 
 def _warning(settings: DeviceSettings) -> str:

@@ -1,6 +1,5 @@
 """Who a device is: a P-256 key that never leaves its store, and the SHA-256 of the public half."""
 
-import hashlib
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -8,12 +7,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
 from edvit_tf.device.store import Store
 from edvit_tf.errors import DeviceError
+from edvit_tf.rpc.certificates import id_of
 
 KEY_FILE = "key.pem"
 
@@ -41,8 +40,7 @@ def load_or_make(store: Store) -> Identity:
         store.write(KEY_FILE, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     else:
         key = _parse(pem, str(store.path / KEY_FILE))
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Identity(hashlib.sha256(public).hexdigest(), key)
+    return Identity(id_of(key.public_key()), key)
 
 
 def _parse(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:

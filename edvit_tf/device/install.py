@@ -12,8 +12,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.manifest import FileEntry, Manifest, Submodel, Variant
+from edvit_tf.device.admission import check_admission
 from edvit_tf.device.engine import Engine, Runtime
 from edvit_tf.device.served import Held, Served
 from edvit_tf.device.store import Store
@@ -30,11 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Installer:
-    """Puts sub-models into a store; `memory_bytes` is what they may take together."""
+    """Puts sub-models into a store; `memory_bytes` is what they may take together.
+
+    `signer` is the key of the device's fleet: only what it signed is installed.
+    """
 
     store: Store
     runtime: Runtime
     memory_bytes: int
+    signer: Ed25519PublicKey | None = None
 
     async def install(
         self, requests: AsyncIterable[InstallRequest], served: Served, swap: Callable[[Served], None]
@@ -48,10 +55,11 @@ class Installer:
         parts = aiter(requests)
         header = await _header(parts)
         manifest = parse(header.manifest)
+        check_admission(self.signer, header, manifest, served)
         digest = hashlib.sha256(header.manifest).hexdigest()
         submodel = manifest.submodel(header.submodel)
         variant = _variant(submodel, header.variant)
-        self._check(manifest, digest, submodel, variant, served)
+        self._check(digest, submodel, variant, served)
         vector = _vector(manifest, variant)
         before = served.held if served.manifest == digest else {}
         try:
@@ -113,15 +121,7 @@ class Installer:
             log.warning("%s does not serve: %s", held.variant, error.message)
             return dataclasses.replace(held, reason=error.message)
 
-    def _check(
-        self, manifest: Manifest, digest: str, submodel: Submodel, variant: Variant, served: Served
-    ) -> None:
-        if manifest.name == served.bundle and manifest.version < served.version:
-            raise DeviceError(
-                f"{manifest.name} version {manifest.version} is older than version {served.version}, "
-                "which this device holds",
-                code="device.older",
-            )
+    def _check(self, digest: str, submodel: Submodel, variant: Variant, served: Served) -> None:
         if not accepts(variant.runtimes, self.runtime.name):
             raise _wrong_runtime(variant, self.runtime.name)
         others = served.memory_without(submodel.id) if served.manifest == digest else 0

@@ -13,12 +13,12 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, EdvitError, LinkError
 from edvit_tf.fleet.answer import Answer, fused_answer
+from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.deploy import Deployment, ensure
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
 from edvit_tf.fleet.hello import DeviceStatus
 from edvit_tf.fleet.member import Connect, Member, Timing
-from edvit_tf.rpc.channel import GrpcLink
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 from edvit_tf.runtime.fusion import Fusion
@@ -41,7 +41,7 @@ class Aggregator:
         bundle: what was deployed.
         deployment: which device has what, from `deploy` or a state folder.
         deadline: seconds that `classify` may take.
-        connect: makes a link from an address.
+        connect: makes a link from an address and a device's id.
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
     """
@@ -52,7 +52,7 @@ class Aggregator:
         deployment: Deployment,
         *,
         deadline: float = DEFAULT_DEADLINE,
-        connect: Connect = GrpcLink,
+        connect: Connect = in_the_clear,
         browse: bool = True,
         timing: Timing | None = None,
     ) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
+from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.member import Connect
 from edvit_tf.plan.greedy import Place, Work, greedy
-from edvit_tf.rpc.channel import GrpcLink
 from edvit_tf.rpc.edvit_pb2 import HelloReply, InstallHeader, InstallReply, InstallRequest
 from edvit_tf.rpc.link import CHUNK_BYTES, Link
 from edvit_tf.rpc.runtimes import accepts
@@ -61,7 +61,7 @@ async def deploy(
     devices: Sequence[Announced],
     *,
     on_progress: OnProgress | None = None,
-    connect: Connect = GrpcLink,
+    connect: Connect = in_the_clear,
 ) -> Deployment:
     """Place the sub-models on the devices by the paper's greedy and install them, all devices at once.
 
@@ -113,7 +113,7 @@ async def _greet(
         except EdvitError as error:
             return error
 
-    links = [connect(device.address) for device in devices]
+    links = [connect(device.address, device.id) for device in devices]
     for link in links:
         stack.push_async_callback(link.close)
     answers = await asyncio.gather(*map(one, devices, links))
@@ -233,7 +233,13 @@ async def install(
     total = sum(file.stat().st_size for file in files)
 
     async def requests() -> AsyncIterator[InstallRequest]:
-        header = InstallHeader(manifest=bundle.manifest_bytes, submodel=submodel, variant=variant.file)
+        header = InstallHeader(
+            manifest=bundle.manifest_bytes,
+            submodel=submodel,
+            variant=variant.file,
+            signature=bundle.signature,
+            rollback=bundle.rollback,
+        )
         yield InstallRequest(header=header)
         for path in files:
             with path.open("rb") as file:

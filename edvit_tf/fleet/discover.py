@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A device as it was announced; `id` is empty when only its address ("host:port") is known."""
+    """A device as it was announced; `id` is empty when only its address ("host:port") is known.
+
+    `pair` is the address at which a device that is of no fleet waits to be paired, empty for all others.
+    """
 
     address: str
     id: str = ""
@@ -37,6 +40,7 @@ class Announced:
     protocol: int = 0
     software: str = ""
     runtime: str = ""
+    pair: str = ""
 
 
 def at_address(address: str) -> Announced:
@@ -139,14 +143,21 @@ def cleaned(properties: Mapping[str, str | None], addresses: list[str], port: in
     protocol = properties.get("proto") or ""
     # A device that announces its loopback address beside others is not on this machine, as a rule.
     host = min(addresses, key=lambda address: ipaddress.ip_address(address).is_loopback)
+    pair = properties.get("pair") or ""
+    waits = pair.isascii() and pair.isdigit() and len(pair) < 6 and 1 <= int(pair) <= 65535
     return Announced(
-        address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        address=_join(host, port),
+        pair=_join(host, int(pair)) if waits else "",
         id=device,
         name=clean_text(properties.get("name")),
         protocol=int(protocol) if protocol.isascii() and protocol.isdigit() and len(protocol) < 6 else 0,
         software=clean_text(properties.get("software")),
         runtime=clean_text(properties.get("runtime")),
     )
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def clean_text(text: str | None, *, longest: int = 64) -> str:

@@ -20,6 +20,7 @@ class State(Enum):
     """Where a device stands."""
 
     CONNECTING = "connecting"  # not reached yet, or taking its sub-models
+    WAITING = "waiting"  # of no fleet yet, to be adopted
     UP = "up"
     DOWN = "down"  # cannot be reached, or answers too late
     REFUSED = "refused"  # answers, and refuses or is refused

@@ -17,7 +17,8 @@ from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, state_after, st
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 
-Connect = Callable[[str], Link]
+# Address and id ("" when only the address is known) to a link that has proved the id.
+Connect = Callable[[str, str], Link]
 Prepare = Callable[[Link, HelloReply], Awaitable[HelloReply]]
 
 MOST_ADDRESSES = 4
@@ -136,7 +137,7 @@ class Member:
         return self._timing.delay(self._attempt, self._random, refused=self.state is State.REFUSED)
 
     async def _session(self, address: str) -> None:
-        link = self._connect(address)
+        link = self._connect(address, self._device.id)
         began: float | None = None
         try:
             hello = await say_hello(link, self._device.id, timeout=self._timing.hello)

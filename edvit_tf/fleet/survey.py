@@ -4,19 +4,21 @@ import asyncio
 from collections.abc import Sequence
 
 from edvit_tf.errors import EdvitError
+from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import HELLO_SECONDS, DeviceStatus, State, say_hello, state_after, status_of
 from edvit_tf.fleet.member import Connect
-from edvit_tf.rpc.channel import GrpcLink
 
 
 async def survey(
-    devices: Sequence[Announced], *, connect: Connect = GrpcLink, timeout: float = HELLO_SECONDS
+    devices: Sequence[Announced], *, connect: Connect = in_the_clear, timeout: float = HELLO_SECONDS
 ) -> list[DeviceStatus]:
     """Say hello to all at once; return a row for each in the same order, with a reason where it failed."""
 
     async def one(device: Announced) -> DeviceStatus:
-        link = connect(device.address)
+        if device.pair:
+            return status_of(device, State.WAITING, "run `edvit-tf fleet adopt` with its code", None)
+        link = connect(device.address, device.id)
         try:
             hello = await say_hello(link, device.id, timeout=timeout)
         except EdvitError as error:

@@ -14,12 +14,14 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet import aggregator as asynchronous
 from edvit_tf.fleet.answer import Answer
+from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.deploy import Deployment, OnProgress
 from edvit_tf.fleet.deploy import deploy as deploy_async
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.discover import discover as discover_async
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE
 from edvit_tf.fleet.hello import DeviceStatus
+from edvit_tf.fleet.member import Connect
 
 T = TypeVar("T")
 
@@ -30,16 +32,28 @@ def discover(timeout: float = 3.0, *, expected: int | None = None) -> list[Annou
 
 
 def deploy(
-    bundle: Bundle, devices: Sequence[Announced], *, on_progress: OnProgress | None = None
+    bundle: Bundle,
+    devices: Sequence[Announced],
+    *,
+    on_progress: OnProgress | None = None,
+    connect: Connect = in_the_clear,
 ) -> Deployment:
     """Do what `edvit_tf.fleet.deploy` does."""
-    return asyncio.run(deploy_async(bundle, devices, on_progress=on_progress))
+    return asyncio.run(deploy_async(bundle, devices, on_progress=on_progress, connect=connect))
 
 
 class Aggregator:
     """Does what `edvit_tf.fleet.Aggregator` does, as a plain context manager."""
 
-    def __init__(self, bundle: Bundle, deployment: Deployment, *, deadline: float = DEFAULT_DEADLINE) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        deployment: Deployment,
+        *,
+        deadline: float = DEFAULT_DEADLINE,
+        connect: Connect = in_the_clear,
+    ) -> None:
+        self._connect = connect
         self._arguments = bundle, deployment
         self._deadline = deadline
 
@@ -75,7 +89,7 @@ class Aggregator:
         return self._run(self._status())
 
     async def _open(self) -> asynchronous.Aggregator:
-        inner = asynchronous.Aggregator(*self._arguments, deadline=self._deadline)
+        inner = asynchronous.Aggregator(*self._arguments, deadline=self._deadline, connect=self._connect)
         return await inner.__aenter__()
 
     async def _status(self) -> tuple[DeviceStatus, ...]:

@@ -6,7 +6,7 @@ that `DeviceError("…", code="device.memory")` raised on the device is the same
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -18,9 +18,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 
-from edvit_tf.errors import DeviceError, EdvitError, LinkError, ProtocolError
+from edvit_tf.errors import DeviceError, EdvitError, LinkError, ProtocolError, TrustError
 from edvit_tf.rpc import edvit_pb2_grpc
+from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, ID_LENGTH, device_name
 from edvit_tf.rpc.edvit_pb2 import (
+    CertificateReply,
+    CertificateRequest,
     HelloReply,
     HelloRequest,
     InferReply,
@@ -29,10 +32,17 @@ from edvit_tf.rpc.edvit_pb2 import (
     InstallRequest,
 )
 from edvit_tf.rpc.link import Handler, late
+from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
 
 # A picture of 1,500 × 1,500 pixels in colour, and a manifest of thousands of files, fit.
 MESSAGE_BYTES = 8 << 20
 CODE_KEY = "edvit-code"
+
+# Whoever can open a connection is nobody yet: so many may try at once, and so long each.
+MOST_CONNECTIONS = 64
+HANDSHAKE_SECONDS = 5
+# A picture waits its turn in memory: beyond this a device says that it is busy.
+MOST_CALLS = 64
 
 _LIMITS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -45,16 +55,28 @@ _CLIENT_OPTIONS = [
     # Otherwise a new channel to the same address inherits the old one's waiting time after a failure.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-# Without this two devices could share a port, and each would get every other call.
-_SERVER_OPTIONS = [*_LIMITS, ("grpc.so_reuseport", 0)]
+_SERVER_OPTIONS = [
+    *_LIMITS,
+    # Without this two devices could share a port, and each would get every other call.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_SECONDS),
+    ("grpc.max_concurrent_streams", MOST_CALLS),
+]
 
 
 class GrpcLink:
-    """A link to the device at `address` ("host:port")."""
+    """A link to the device at `address` ("host:port").
 
-    def __init__(self, address: str) -> None:
+    With `credentials` it is mutual TLS, and nothing is sent before the peer has proved that it holds the key
+    of `device_id`; empty means any device of the fleet.
+    """
+
+    def __init__(self, address: str, credentials: Credentials | None = None, device_id: str = "") -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+        self._credentials = credentials
+        self._pinned = credentials is None or bool(device_id)
+        self._channel = _channel(address, credentials, device_id)
         self._closed = False
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
 
@@ -62,6 +84,13 @@ class GrpcLink:
         """Say hello."""
         with self._translated(timeout):
             reply: HelloReply = await self._stub.Hello(request, timeout=timeout)
+            if not self._pinned and len(reply.id) == ID_LENGTH:
+                # Some device of the fleet says who it is: from here on TLS makes it prove that.
+                self._pinned = True
+                await self._channel.close()
+                self._channel = _channel(self.address, self._credentials, reply.id)
+                self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
+                reply = await self._stub.Hello(request, timeout=timeout)
         return reply
 
     async def install(
@@ -82,6 +111,15 @@ class GrpcLink:
             reply: InferReply = await self._stub.Infer(request, timeout=timeout)
         return reply
 
+    async def certificate(self, newer: bytes = b"", *, timeout: float) -> bytes:
+        """Give the device a newer certificate (DER), or only ask; return the one that it shows."""
+        with self._translated(timeout):
+            stub = edvit_pb2_grpc.MembershipStub(self._channel)
+            reply: CertificateReply = await stub.Certificate(
+                CertificateRequest(certificate=newer), timeout=timeout
+            )
+        return reply.certificate
+
     async def close(self) -> None:
         """Close the channel; calls under way end with `LinkError`."""
         self._closed = True
@@ -101,13 +139,51 @@ class GrpcLink:
             raise LinkError(f"the connection to the device at {self.address} was closed") from error
 
 
+def _channel(address: str, credentials: Credentials | None, device_id: str) -> Any:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+    name = device_name(device_id) if device_id else ANY_DEVICE
+    options = [*_CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
+    return grpc.aio.secure_channel(address, channel_credentials(credentials), options=options)
+
+
+# What gRPC says of a handshake that failed, and what it means to a person.
+_HANDSHAKES = {
+    "certificate has expired": (
+        "trust.expired",
+        "its certificate has expired, or the clock here is wrong: set the clock, or adopt it again",
+    ),
+    "certificate is not yet valid": (
+        "trust.clock",
+        "its certificate is not valid yet, so the clock here is wrong, or was when it was adopted: set it",
+    ),
+    "Hostname Verification": ("trust.impostor", "what answers there is not that device"),
+    "unable to get local issuer": ("trust.impostor", "what answers there is not of this fleet"),
+    "self-signed certificate": ("trust.impostor", "what answers there is not of this fleet"),
+    "WRONG_VERSION_NUMBER": ("trust.impostor", "what answers there proves nothing of itself"),
+}
+
+
+def _refused_handshake(details: str, address: str) -> TrustError | None:
+    for sign, (code, meaning) in _HANDSHAKES.items():
+        if sign in details:
+            return TrustError(f"nothing was sent to {address}: {meaning}", code=code)
+    return None
+
+
 def _translate(error: Any, address: str, timeout: float) -> EdvitError:
     status = grpc.StatusCode
     details = (error.details() or "").strip().rstrip(".")
     match error.code():
         case status.DEADLINE_EXCEEDED:
             return late(address, timeout)
+        case status.RESOURCE_EXHAUSTED if "Concurrent RPC limit" in details:
+            return DeviceError(f"the device at {address} is busy: try again", code="device.busy")
+        case status.PERMISSION_DENIED:
+            return TrustError(details, code="trust.aggregator")
         case status.UNAVAILABLE | status.CANCELLED:
+            if refused := _refused_handshake(details, address):
+                return refused
             return LinkError(
                 f"the device at {address} cannot be reached ({details or 'connection lost'}): "
                 "check that `edvit-tf device run` is running there"
@@ -161,6 +237,22 @@ async def _refuse(context: Any, error: EdvitError) -> EdvitError:
     return error
 
 
+Renew = Callable[[bytes], bytes]
+
+
+class _MembershipServicer:
+    """Hands a newer certificate to `renew`, which gives back the one that is shown from then on."""
+
+    def __init__(self, renew: Renew) -> None:
+        self._renew = renew
+
+    async def Certificate(self, request: CertificateRequest, context: Any) -> CertificateReply:  # noqa: N802
+        try:
+            return CertificateReply(certificate=self._renew(request.certificate))
+        except EdvitError as error:
+            raise await _refuse(context, error) from error
+
+
 class Server:
     """A device's open port."""
 
@@ -174,17 +266,75 @@ class Server:
         await self._server.stop(grace)
 
 
-async def serve_grpc(handler: Handler, address: str, port: int) -> Server:
+class _OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Every device of the fleet has a certificate, and none of them may tell another what to do."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _checked(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            _checked_stream(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _checked(behaviour: Any) -> Any:
+    async def checked(request: Any, context: Any) -> Any:
+        await _demand_aggregator(context)
+        return await behaviour(request, context)
+
+    return checked
+
+
+def _checked_stream(behaviour: Any) -> Any:
+    async def checked(requests: Any, context: Any) -> AsyncGenerator[Any, None]:
+        await _demand_aggregator(context)
+        async with aclosing(behaviour(requests, context)) as replies:
+            async for reply in replies:
+                yield reply
+
+    return checked
+
+
+async def _demand_aggregator(context: Any) -> None:
+    if AGGREGATOR.encode() not in context.auth_context().get("x509_subject_alternative_name", ()):
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED, "only the fleet's aggregator may ask this of a device"
+        )
+
+
+async def serve_grpc(
+    handler: Handler,
+    address: str,
+    port: int,
+    credentials: Callable[[], Credentials] | None = None,
+    renew: Renew | None = None,
+) -> Server:
     """Serve `handler` on `address` (an IP address) and `port` (0: any free one).
+
+    With `credentials`, asked at each handshake, only aggregators of the same fleet are served.
+    `renew` takes a newer certificate (DER; empty only asks) and returns the device's.
 
     Raises:
         LinkError: when the port is taken or the address is not this machine's.
     """
-    server = grpc.aio.server(options=_SERVER_OPTIONS)
+    interceptors = [_OnlyAggregators()] if credentials else []
+    server = grpc.aio.server(
+        interceptors=interceptors, options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+    )
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
+    if renew is not None:
+        edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
     host = f"[{address}]" if ":" in address else address
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", server_credentials(credentials))
     except RuntimeError as error:
         raise LinkError(
             f"cannot listen on {address} port {port}: choose another --port (0 takes any free one) "

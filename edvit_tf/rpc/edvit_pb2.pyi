@@ -68,14 +68,18 @@ class InstallRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class InstallHeader(_message.Message):
-    __slots__ = ("manifest", "submodel", "variant")
+    __slots__ = ("manifest", "submodel", "variant", "signature", "rollback")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SUBMODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     submodel: str
     variant: str
-    def __init__(self, manifest: _Optional[bytes] = ..., submodel: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
+    signature: bytes
+    rollback: bytes
+    def __init__(self, manifest: _Optional[bytes] = ..., submodel: _Optional[str] = ..., variant: _Optional[str] = ..., signature: _Optional[bytes] = ..., rollback: _Optional[bytes] = ...) -> None: ...
 
 class InstallReply(_message.Message):
     __slots__ = ("step", "received_bytes", "reason")
@@ -148,3 +152,71 @@ class Output(_message.Message):
     logits: bytes
     microseconds: int
     def __init__(self, submodel: _Optional[str] = ..., feature: _Optional[bytes] = ..., logits: _Optional[bytes] = ..., microseconds: _Optional[int] = ...) -> None: ...
+
+class CertificateRequest(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class CertificateReply(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class PairRequest(_message.Message):
+    __slots__ = ("offer", "proof", "certificate")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    offer: bytes
+    proof: bytes
+    certificate: bytes
+    def __init__(self, offer: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class PairReply(_message.Message):
+    __slots__ = ("challenge", "proof", "done", "refused")
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    challenge: bytes
+    proof: bytes
+    done: bool
+    refused: str
+    def __init__(self, challenge: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., done: _Optional[bool] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class PairOffer(_message.Message):
+    __slots__ = ("protocol", "nonce", "authority", "bundle_key")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_KEY_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    nonce: bytes
+    authority: bytes
+    bundle_key: bytes
+    def __init__(self, protocol: _Optional[int] = ..., nonce: _Optional[bytes] = ..., authority: _Optional[bytes] = ..., bundle_key: _Optional[bytes] = ...) -> None: ...
+
+class PairChallenge(_message.Message):
+    __slots__ = ("protocol", "nonce", "public_key", "name", "token_id", "runtime", "kind", "memory_bytes", "cores")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    nonce: bytes
+    public_key: bytes
+    name: str
+    token_id: str
+    runtime: str
+    kind: str
+    memory_bytes: int
+    cores: int
+    def __init__(self, protocol: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., name: _Optional[str] = ..., token_id: _Optional[str] = ..., runtime: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., cores: _Optional[int] = ...) -> None: ...

@@ -185,3 +185,159 @@ class Device:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class MembershipStub:
+    """A member's certificate: the device says which one it shows, after it has taken a newer one if one was sent.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Certificate = channel.unary_unary(
+                '/edvit.v1.Membership/Certificate',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.CertificateRequest.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.CertificateReply.FromString,
+                _registered_method=True)
+
+
+class MembershipServicer:
+    """A member's certificate: the device says which one it shows, after it has taken a newer one if one was sent.
+    """
+
+    def Certificate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MembershipServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Certificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Certificate,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.CertificateRequest.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.CertificateReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Membership', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Membership', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Membership:
+    """A member's certificate: the device says which one it shows, after it has taken a newer one if one was sent.
+    """
+
+    @staticmethod
+    def Certificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edvit.v1.Membership/Certificate',
+            edvit__tf_dot_rpc_dot_edvit__pb2.CertificateRequest.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.CertificateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PairingStub:
+    """How a device becomes a member of a fleet, on a port of its own that is open only until it is one. Nothing here is
+    secret, and nothing is believed before both proofs (rpc/pairing.py says what they are over) are right.
+    Offer, challenge, proof of the aggregator, proof of the device, certificate, done.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Pair = channel.stream_stream(
+                '/edvit.v1.Pairing/Pair',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.FromString,
+                _registered_method=True)
+
+
+class PairingServicer:
+    """How a device becomes a member of a fleet, on a port of its own that is open only until it is one. Nothing here is
+    secret, and nothing is believed before both proofs (rpc/pairing.py says what they are over) are right.
+    Offer, challenge, proof of the aggregator, proof of the device, certificate, done.
+    """
+
+    def Pair(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PairingServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Pair': grpc.stream_stream_rpc_method_handler(
+                    servicer.Pair,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Pairing', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Pairing', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Pairing:
+    """How a device becomes a member of a fleet, on a port of its own that is open only until it is one. Nothing here is
+    secret, and nothing is believed before both proofs (rpc/pairing.py says what they are over) are right.
+    Offer, challenge, proof of the aggregator, proof of the device, certificate, done.
+    """
+
+    @staticmethod
+    def Pair(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/edvit.v1.Pairing/Pair',
+            edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -125,6 +125,7 @@ def test_every_verb_takes_json() -> None:
     assert set(found) == {
         *("train", "export", "inspect", "evaluate", "infer", "demo"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
+        *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
     }
     assert all("--json" in options for options in found.values())
 

@@ -118,7 +118,8 @@ class Network:
         self.devices = {str(number): device for number, device in enumerate(devices)}
         self.tried: list[str] = []
 
-    def connect(self, address: str) -> InProcessLink:
+    def connect(self, address: str, device_id: str = "") -> InProcessLink:
+        del device_id
         self.tried.append(address)
         if address not in self.devices:
             return InProcessLink(_Nobody(), address)

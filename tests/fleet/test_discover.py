@@ -1,7 +1,7 @@
 """What is announced is foreign text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvit_tf.errors import UsageError
@@ -35,20 +35,28 @@ def test_an_address_that_others_reach_comes_before_loopback() -> None:
     assert device.address == "192.0.2.7:1"
 
 
+@settings(max_examples=5000, deadline=None)
 @given(
-    name=st.text(max_size=300), proto=st.text(max_size=20), software=st.none() | st.text(), runtime=st.text()
+    pair=st.text(max_size=8) | st.integers(-1, 10**6).map(str),
+    name=st.text(max_size=300),
+    proto=st.text(max_size=20),
+    software=st.none() | st.text(),
+    runtime=st.text(),
 )
 def test_no_announcement_can_hurt_a_terminal_or_a_table(
-    name: str, proto: str, software: str | None, runtime: str
+    pair: str, name: str, proto: str, software: str | None, runtime: str
 ) -> None:
     device = cleaned(
-        {"id": ID, "name": name, "proto": proto, "software": software, "runtime": runtime}, ["::1"], 1
+        {"id": ID, "pair": pair, "name": name, "proto": proto, "software": software, "runtime": runtime},
+        ["::1"],
+        1,
     )
     assert device is not None
     assert device.address == "[::1]:1"
     for text in (device.name, device.software, device.runtime):
         assert len(text) <= 64
         assert text.isprintable()
+    assert device.pair == "" or 1 <= int(device.pair.removeprefix("[::1]:")) <= 65535
     assert 0 <= device.protocol < 100_000
 
 

@@ -18,7 +18,10 @@ from edvit_tf.rpc.link import PROTOCOL
 class Echo:
     """Answers at once, or after `delay` seconds, or raises `error`."""
 
-    def __init__(self, *, delay: float = 0.0, error: EdvitError | None = None) -> None:
+    def __init__(
+        self, *, delay: float = 0.0, error: EdvitError | None = None, device_id: str = "a" * 64
+    ) -> None:
+        self.id = device_id
         self.delay = delay
         self.error = error
         self.received = 0
@@ -31,7 +34,7 @@ class Echo:
 
     async def hello(self, request: HelloRequest) -> HelloReply:
         await self._answer()
-        return HelloReply(protocol=PROTOCOL, id="a" * 64, name=request.software)
+        return HelloReply(protocol=PROTOCOL, id=self.id, name=request.software)
 
     async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
         try:
