@@ -5,59 +5,20 @@ Two kinds of source: a name of the registry (`fashion_mnist`), or a folder of cl
 held out by the seed. The test split is read by `load_test` and nowhere else.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from edvit_tf.build import fashion_mnist
-from edvit_tf.bundle.picture import open_picture, prepare
-from edvit_tf.errors import DataError, EdvitError
+from edvit_tf.build.data import fashion_mnist
+from edvit_tf.build.data.dataset import Dataset, Split
+from edvit_tf.build.data.items import ArrayItems, PictureFiles
+from edvit_tf.build.data.splits import hold_out
+from edvit_tf.errors import DataError
 from edvit_tf.vit.config import ImageSize
 
-HELD_OUT = 0.1
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
 _VALIDATION_FOLDERS = ("val", "validation", "valid")
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images uint8 [n, height, width, channels] and labels int64 [n], the index of a class each."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: NDArray[np.int64]) -> "Split":
-        """The rows given, in their order."""
-        return Split(self.images[rows], self.labels[rows])
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """What training may see: a training and a validation split, never the test split.
-
-    `origin` says in words where the pictures were found. `mirrored` tells whether a picture flipped left to
-    right keeps its label.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    validation: Split
-    origin: str
-    mirrored: bool
-
-    @property
-    def image(self) -> ImageSize:
-        """The size of every picture."""
-        height, width, channels = self.train.images.shape[1:]
-        return ImageSize(height, width, channels)
 
 
 def load(source: str | Path, *, seed: int, image: ImageSize | None = None) -> Dataset:
@@ -100,70 +61,31 @@ def load_test(
     if str(source) in _REGISTRY:
         files = fashion_mnist.locate()
         images, labels = fashion_mnist.read(files.folder, "t10k")
-        return Split(_resize_all(images, image), labels), fashion_mnist.CLASSES
+        return ArrayItems(fashion_mnist.CLASSES, images, labels).read(image)[0], fashion_mnist.CLASSES
     folder = _folder(source)
     if (folder / "test").is_dir():
         listing = _list(folder / "test")
     else:
         listing = _hold_out(_list(_train_folder(folder)), seed)[1]
-    return _read(listing, image), listing.classes
-
-
-def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, on the scale 0..255; of a constant channel 0 becomes 1."""
-    axes = (0, 1, 2)
-    mean = images.mean(axis=axes, dtype=np.float64)
-    deviation = images.std(axis=axes, dtype=np.float64)
-    deviation[deviation == 0] = 1.0
-    return tuple(mean.tolist()), tuple(deviation.tolist())
-
-
-def hold_out(
-    labels: Sequence[int] | NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide rows into those kept and a tenth held out, class by class; both sorted.
-
-    A class of two pictures or more keeps at least one and holds out at least one.
-    """
-    generator = np.random.default_rng(seed)
-    labels = np.asarray(labels)
-    held = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = min(max(1, round(len(rows) * HELD_OUT)), len(rows) - 1)
-        held.append(generator.permutation(rows)[:count])
-    out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), out), out
+    return listing.read(image)[0], listing.classes
 
 
 def _load_fashion_mnist(seed: int, image: ImageSize | None) -> Dataset:
     files = fashion_mnist.locate()
     images, labels = fashion_mnist.read(files.folder, "train")
     kept, held = hold_out(labels, seed)
-    whole = Split(_resize_all(images, image), labels)
+    whole = ArrayItems(fashion_mnist.CLASSES, images, labels)
     return Dataset(
         "fashion_mnist",
         fashion_mnist.CLASSES,
-        whole.take(kept),
-        whole.take(held),
+        whole.take(kept).read(image)[0],
+        whole.take(held).read(image)[0],
         files.origin,
         mirrored=True,
     )
 
 
 _REGISTRY: dict[str, Callable[[int, ImageSize | None], Dataset]] = {"fashion_mnist": _load_fashion_mnist}
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Picture files and the index of the class each lies in."""
-
-    classes: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: NDArray[np.int64]
-
-    def take(self, rows: NDArray[np.int64]) -> "_Listing":
-        return _Listing(self.classes, tuple(self.paths[row] for row in rows), self.labels[rows])
 
 
 def _load_folder(folder: Path, seed: int, image: ImageSize | None) -> Dataset:
@@ -179,9 +101,17 @@ def _load_folder(folder: Path, seed: int, image: ImageSize | None) -> Dataset:
             raise DataError(
                 f"{given} has other classes than {_train_folder(folder)}: give both the same folders"
             )
-    train = _read(listing, image)
-    validation = _read(held, ImageSize(*train.images.shape[1:]))
-    return Dataset(folder.name, listing.classes, train, validation, f"folder ({folder})", mirrored=False)
+    train, skipped = listing.read(image)
+    validation, others = held.read(ImageSize(*train.images.shape[1:]))
+    return Dataset(
+        folder.name,
+        listing.classes,
+        train,
+        validation,
+        f"folder ({folder})",
+        mirrored=False,
+        skipped=skipped + others,
+    )
 
 
 def _folder(source: str | Path) -> Path:
@@ -198,7 +128,7 @@ def _train_folder(folder: Path) -> Path:
     return folder / "train" if (folder / "train").is_dir() else folder
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path) -> PictureFiles:
     reserved = {"train", "test", *_VALIDATION_FOLDERS}
     folders = sorted(
         entry
@@ -218,10 +148,10 @@ def _list(folder: Path) -> _Listing:
             raise DataError(f"{entry} has no pictures: fill it or remove it")
         paths += found
         labels += [label] * len(found)
-    return _Listing(tuple(entry.name for entry in folders), tuple(paths), np.asarray(labels, np.int64))
+    return PictureFiles(tuple(entry.name for entry in folders), tuple(paths), np.asarray(labels, np.int64))
 
 
-def _hold_out(listing: _Listing, seed: int) -> tuple[_Listing, _Listing]:
+def _hold_out(listing: PictureFiles, seed: int) -> tuple[PictureFiles, PictureFiles]:
     few = np.flatnonzero(np.bincount(listing.labels) < 3)
     if len(few):
         raise DataError(
@@ -230,28 +160,3 @@ def _hold_out(listing: _Listing, seed: int) -> tuple[_Listing, _Listing]:
         )
     kept, held = hold_out(listing.labels, seed)
     return listing.take(kept), listing.take(held)
-
-
-def _read(listing: _Listing, image: ImageSize | None) -> Split:
-    images: list[NDArray[np.uint8]] = []
-    unreadable: list[str] = []
-    for path in listing.paths:
-        try:
-            picture = open_picture(path)
-            if image is None:
-                image = ImageSize(picture.height, picture.width, 1 if picture.mode in ("1", "L") else 3)
-            images.append(prepare(picture, image))
-        except EdvitError as error:
-            unreadable.append(error.message)
-    if unreadable:
-        raise DataError(
-            f"{len(unreadable)} of {len(listing.paths)} pictures cannot be read, the first: {unreadable[0]}",
-            code="data.unreadable",
-        )
-    return Split(np.stack(images), listing.labels)
-
-
-def _resize_all(images: NDArray[np.uint8], image: ImageSize | None) -> NDArray[np.uint8]:
-    if image is None or images.shape[1:] == (image.height, image.width, image.channels):
-        return images
-    return np.stack([prepare(Image.fromarray(picture[..., 0]), image) for picture in images])

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.data.places import cache_folder
 from edvit_tf.errors import DataError, EdvitError
 
 CLASSES = (
@@ -135,8 +136,7 @@ def _places() -> list[tuple[Path, str]]:
 
 
 def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edvit-tf" / "fashion-mnist"
+    return cache_folder("fashion-mnist")
 
 
 def _file(folder: Path, stem: str) -> Path | None:
