@@ -18,6 +18,7 @@ from edvit_tf.build.data import (
     long_tail,
     mean_and_deviation,
 )
+from edvit_tf.build.data.idx import read, read_idx
 from edvit_tf.errors import DataError, UsageError
 from edvit_tf.vit.config import ImageSize
 from tests.build.conftest import CLASSES, IMAGE
@@ -62,7 +63,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestWhereFashionMnistComesFrom:
     def test_the_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         keras = small_copy(tmp_path / "keras" / "datasets" / "fashion-mnist")
-        assert fashion_mnist.locate() == fashion_mnist.Source(keras, f"Keras's cache ({keras})")
+        assert fashion_mnist.locate() == fashion_mnist.Found(keras, f"Keras's cache ({keras})")
         debian = small_copy(tmp_path / "debian")
         monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", debian)
         assert fashion_mnist.locate().origin == f"Debian package dataset-fashion-mnist ({debian})"
@@ -168,11 +169,11 @@ def test_broken_idx_files_are_refused(tmp_path: Path, content: bytes, message: s
     file = tmp_path / "labels-idx1-ubyte"
     file.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        fashion_mnist.read_idx(file, dimensions=1)
+        read_idx(file, dimensions=1)
     packed = tmp_path / "labels-idx1-ubyte.gz"
     packed.write_bytes(gzip.compress(idx(np.zeros(50, np.uint8)))[:-9])
     with pytest.raises(DataError, match="cannot be read"):
-        fashion_mnist.read_idx(packed, dimensions=1)
+        read_idx(packed, dimensions=1)
 
 
 def _fewer_labels(folder: Path) -> None:
@@ -190,7 +191,7 @@ def test_files_that_do_not_fit_each_other(tmp_path: Path, harm: Callable[[Path],
     folder = small_copy(tmp_path / "copy")
     harm(folder)
     with pytest.raises(DataError, match=message):
-        fashion_mnist.read(folder, "train")
+        read(folder, "train", fashion_mnist.CLASSES)
 
 
 class TestFolders:
@@ -256,7 +257,7 @@ class TestFolders:
             load(tmp_path, seed=1)
 
     def test_no_such_folder(self) -> None:
-        with pytest.raises(DataError, match=r"neither a folder .* nor a known data set \(fashion_mnist\)"):
+        with pytest.raises(DataError, match=r"neither a folder .* nor a known data set \(fashion_mnist, "):
             load("/nowhere/at/all", seed=1)
 
 

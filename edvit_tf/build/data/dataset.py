@@ -66,6 +66,18 @@ class Dataset:
         """Training pictures of each class, int64 [classes]: what whoever balances them needs."""
         return self.train.counts(len(self.classes))
 
+    def summary(self) -> str:
+        """The data in one sentence: how many, the smallest and the largest class, what was skipped."""
+        counts = self.counts
+        least, most = int(counts.argmin()), int(counts.argmax())
+        said = f"{len(self.train)} pictures to train on, {len(self.validation)} to validate: {self.origin}"
+        if counts[least] != counts[most]:
+            said += (
+                f"; {counts[least]} of {self.classes[least]} (the fewest) to "
+                f"{counts[most]} of {self.classes[most]}"
+            )
+        return f"{said}; {len(self.skipped)} files skipped" if self.skipped else said
+
     def report(self) -> dict[str, object]:
         """The data as a report gives it: how many of each class, what was skipped and why."""
         train, validation = self.counts.tolist(), self.validation.counts(len(self.classes)).tolist()
