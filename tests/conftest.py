@@ -1,6 +1,7 @@
 """The golden bundle: real flatbuffers, tiny, the same for all languages."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,3 +25,11 @@ def newer(bundle: Bundle, tmp_path: Path) -> Bundle:
     shutil.copytree(bundle.path, folder)
     write_manifest(folder, replace(bundle.manifest, version=bundle.manifest.version + 1))
     return open_bundle(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pictures are kept with the tests' other files, not with the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -109,7 +109,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     dataset = load(settings.data, seed=settings.seed, image=teacher.config.image)
     with open_store(settings.cache_folder) as store:
         work = _Export(settings, store, progress, *_keep_inputs(settings, store, dataset, teacher))
-        progress.update("data", 1.0, dataset.origin)
+        progress.update("data", 1.0, dataset.summary())
         seconds.lap("data")
 
         flatbuffer = _teach(work)
@@ -128,7 +128,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
             made = _Made(teacher, flatbuffer, parts, single, fusion)
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
-            write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset.origin)
+            write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset)
     progress.update("bundle", 1.0, "written")
     return Path(settings.out)
 

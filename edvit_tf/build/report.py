@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from edvit_tf.build.data import Dataset
 from edvit_tf.build.work import MadeFusion, MadeSubmodel
 from edvit_tf.bundle.manifest import Manifest
 
@@ -25,6 +26,8 @@ _PAGE = Template("""<!doctype html>
 $accuracies
 <h2>Sub-models</h2>
 $submodels
+<h2>Pictures</h2>
+$pictures
 <h2>Seconds</h2>
 $seconds
 </html>
@@ -38,7 +41,7 @@ def write_report(
     single: MadeSubmodel | None,
     fusion: MadeFusion,
     seconds: Mapping[str, float],
-    origin: str,
+    dataset: Dataset,
 ) -> None:
     """Write both files into a bundle's folder.
 
@@ -49,7 +52,7 @@ def write_report(
         single: the single student, if there is one.
         fusion: with its accuracies by format.
         seconds: of each stage of the export.
-        origin: where the data came from.
+        dataset: what it was made from.
     """
     made = [*submodels, single] if single is not None else list(submodels)
     rows = [
@@ -85,7 +88,7 @@ def write_report(
     content = {
         "name": manifest.name,
         "version": manifest.version,
-        "data": origin,
+        "data": dataset.report(),
         "split": manifest.accuracies.split,
         "accuracies": accuracies,
         "submodels": rows,
@@ -95,7 +98,7 @@ def write_report(
     page = _PAGE.substitute(
         name=escape(manifest.name),
         version=manifest.version,
-        origin=escape(origin),
+        origin=escape(dataset.origin),
         accuracies=_table(("", "accuracy"), [(name, f"{value:.2%}") for name, value in accuracies.items()]),
         submodels=_table(
             ("", "classes", "format", "bytes", "parameters", "MACs", "accuracy", "sparsity"),
@@ -112,6 +115,18 @@ def write_report(
                 )
                 for part in made
                 for name, variant in part.variants.items()
+            ],
+        ),
+        pictures=_table(
+            ("", "to train on", "to validate"),
+            [
+                (label, str(train), str(validation))
+                for label, train, validation in zip(
+                    dataset.classes,
+                    dataset.counts,
+                    dataset.validation.counts(len(dataset.classes)),
+                    strict=True,
+                )
             ],
         ),
         seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in seconds.items()]),

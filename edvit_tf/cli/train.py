@@ -47,7 +47,7 @@ def train(
 
     config = PRESETS[preset]
     dataset = load(data, seed=seed, image=config.image)
-    say(f"{len(dataset.train)} pictures to train on, {len(dataset.validation)} to validate: {dataset.origin}")
+    say(dataset.summary())
     schedule = replace(
         SCHEDULE,
         epochs=epochs or SCHEDULE.epochs,

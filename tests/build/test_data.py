@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edvit_tf.build import fashion_mnist
-from edvit_tf.build.data import class_names, hold_out, load, load_test, mean_and_deviation
-from edvit_tf.errors import DataError
+from edvit_tf.build.data import (
+    Dataset,
+    Split,
+    class_names,
+    fashion_mnist,
+    hold_out,
+    load,
+    load_test,
+    long_tail,
+    mean_and_deviation,
+)
+from edvit_tf.build.data.idx import read, read_idx
+from edvit_tf.errors import DataError, UsageError
 from edvit_tf.vit.config import ImageSize
 from tests.build.conftest import CLASSES, IMAGE
 
@@ -53,7 +63,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestWhereFashionMnistComesFrom:
     def test_the_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         keras = small_copy(tmp_path / "keras" / "datasets" / "fashion-mnist")
-        assert fashion_mnist.locate() == fashion_mnist.Source(keras, f"Keras's cache ({keras})")
+        assert fashion_mnist.locate() == fashion_mnist.Found(keras, f"Keras's cache ({keras})")
         debian = small_copy(tmp_path / "debian")
         monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", debian)
         assert fashion_mnist.locate().origin == f"Debian package dataset-fashion-mnist ({debian})"
@@ -159,11 +169,11 @@ def test_broken_idx_files_are_refused(tmp_path: Path, content: bytes, message: s
     file = tmp_path / "labels-idx1-ubyte"
     file.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        fashion_mnist.read_idx(file, dimensions=1)
+        read_idx(file, dimensions=1)
     packed = tmp_path / "labels-idx1-ubyte.gz"
     packed.write_bytes(gzip.compress(idx(np.zeros(50, np.uint8)))[:-9])
     with pytest.raises(DataError, match="cannot be read"):
-        fashion_mnist.read_idx(packed, dimensions=1)
+        read_idx(packed, dimensions=1)
 
 
 def _fewer_labels(folder: Path) -> None:
@@ -181,7 +191,7 @@ def test_files_that_do_not_fit_each_other(tmp_path: Path, harm: Callable[[Path],
     folder = small_copy(tmp_path / "copy")
     harm(folder)
     with pytest.raises(DataError, match=message):
-        fashion_mnist.read(folder, "train")
+        read(folder, "train", fashion_mnist.CLASSES)
 
 
 class TestFolders:
@@ -235,7 +245,7 @@ class TestFolders:
                     Image.new("L", (4, 4)).save(folder / f"{number}.png")
         (tmp_path / "train" / "ant" / "7.png").write_bytes(b"no picture")
         (tmp_path / "train" / "bee" / "8.jpg").write_bytes(b"")
-        with pytest.raises(DataError, match=r"2 of 8 pictures cannot be read, the first: .*7\.png"):
+        with pytest.raises(DataError, match=r"2 of 8 files cannot be read, the first: .*7\.png"):
             load(tmp_path, seed=1)
 
     def test_another_set_of_classes_for_validation(self, tmp_path: Path) -> None:
@@ -247,7 +257,7 @@ class TestFolders:
             load(tmp_path, seed=1)
 
     def test_no_such_folder(self) -> None:
-        with pytest.raises(DataError, match=r"neither a folder .* nor a known data set \(fashion_mnist\)"):
+        with pytest.raises(DataError, match=r"neither a folder .* nor a known data set \(fashion_mnist, "):
             load("/nowhere/at/all", seed=1)
 
 
@@ -262,3 +272,54 @@ def test_mean_and_deviation_are_of_each_channel() -> None:
     images = np.zeros((4, 2, 2, 2), np.uint8)
     images[:2, ..., 0] = 10
     assert mean_and_deviation(images) == ((5.0, 0.0), (5.0, 1.0))
+
+
+class TestDecodedPictures:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for part in ("train", "val", "test"):
+            for shade, name in ((40, "ant"), (200, "bee")):
+                (tmp_path / part / name).mkdir(parents=True)
+                for number in range(4):
+                    Image.new("L", (4, 4), shade + number).save(tmp_path / part / name / f"{number}.png")
+        return tmp_path
+
+    def test_one_broken_file_is_skipped_and_named(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (folder / "train" / "ant" / "1.png").write_bytes(b"no picture")
+        dataset = load(folder, seed=1)
+        assert dataset.counts.tolist() == [3, 4]
+        assert dataset.train.images[:, 0, 0, 0].tolist() == [40, 42, 43, 200, 201, 202, 203]
+        assert [Path(item.file).name for item in dataset.skipped] == ["1.png"]
+        assert "ant/1.png" in caplog.text
+        assert load(folder, seed=1).skipped == dataset.skipped  # from the cache, too
+
+    def test_pictures_are_mapped_and_decoded_once(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = load(folder, seed=1).train.images
+        assert not first.flags.writeable
+        monkeypatch.setattr("edvit_tf.build.data.items.open_picture", None)
+        np.testing.assert_array_equal(load(folder, seed=1).train.images, first)
+
+    def test_a_changed_file_is_decoded_again(self, folder: Path) -> None:
+        load(folder, seed=1)
+        Image.new("L", (4, 4), 90).save(folder / "train" / "ant" / "0.png", compress_level=0)
+        assert load(folder, seed=1).train.images[0, 0, 0, 0] == 90
+
+    def test_an_entry_that_was_cut_short_is_made_again(self, folder: Path, tmp_path: Path) -> None:
+        whole = np.array(load(folder, seed=1).train.images)
+        for file in (tmp_path / "cache").rglob("images.bin"):
+            file.write_bytes(b"short")
+        np.testing.assert_array_equal(load(folder, seed=1).train.images, whole)
+
+
+def test_a_long_tail_falls_exponentially_and_keeps_one_of_each() -> None:
+    labels = np.repeat(np.arange(3), 100)
+    split = Split(np.arange(300, dtype=np.int64).astype(np.uint8).reshape(-1, 1, 1, 1), labels)
+    dataset = Dataset("made", ("a", "b", "c"), split, split, "made up", mirrored=False)
+    assert long_tail(dataset, 100, seed=1).counts.tolist() == [100, 10, 1]
+    assert long_tail(dataset, 1, seed=1).counts.tolist() == [100, 100, 100]
+    with pytest.raises(UsageError, match="1 or more"):
+        long_tail(dataset, 0.5, seed=1)

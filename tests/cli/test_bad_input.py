@@ -97,7 +97,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], Callable[[Path], Path], int, str]] = 
         ("train", "--preset", "fashion-vit", "--data", "MADE", "--out", "OUT.safetensors"),
         unreadable_pictures,
         1,
-        "pictures cannot be read, the first: ",
+        "files cannot be read, the first: ",
     ),
     "too many groups": (
         ("export", "--model", "fashion-vit", "--data", "MADE", "--devices", "3", "--out", "OUT"),

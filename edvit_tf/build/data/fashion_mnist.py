@@ -1,27 +1,24 @@
-"""Where Fashion-MNIST comes from: five places in a fixed order, and a reader of its IDX files.
+"""Where Fashion-MNIST comes from: five places in a fixed order.
 
 The order: `$EDVIT_DATA`, the folder of Debian's package `dataset-fashion-mnist`, Keras's cache, a download
 through Keras (held against SHA-256 sums of the contents), and last the Debian package, fetched and unpacked
 into the user's cache without root.
 """
 
-import gzip
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edvit_tf.build.data.idx import content, holds_all, read, required
+from edvit_tf.build.data.places import cache_folder, folder_beside, given_folder, put
+from edvit_tf.build.data.source import Source
 from edvit_tf.errors import DataError, EdvitError
 
 CLASSES = (
@@ -44,14 +41,14 @@ _SECONDS_TO_FETCH = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Found:
     """A folder that holds the four IDX files, and in words which of the five places it is."""
 
     folder: Path
     origin: str
 
 
-def locate() -> Source:
+def locate() -> Found:
     """Find the four files, downloading them when no folder on this machine has them.
 
     Raises:
@@ -59,7 +56,7 @@ def locate() -> Source:
     """
     for folder, origin in _places():
         if holds_all(folder):
-            return Source(folder, f"{origin} ({folder})")
+            return Found(folder, f"{origin} ({folder})")
     reasons = []
     fetchers: tuple[tuple[str, Callable[[], Path]], ...] = (
         ("downloaded through Keras", _download_through_keras),
@@ -71,7 +68,7 @@ def locate() -> Source:
         except EdvitError as error:
             reasons.append(error.message)
         else:
-            return Source(folder, f"{origin} ({folder})")
+            return Found(folder, f"{origin} ({folder})")
     raise DataError(
         "Fashion-MNIST is not on this machine and could not be downloaded "
         f"({'; '.join(reasons)}): put its four files in a folder and set EDVIT_DATA to it, "
@@ -80,47 +77,24 @@ def locate() -> Source:
     )
 
 
-def holds_all(folder: Path) -> bool:
-    """Tell whether a folder has all four files, each with or without `.gz`."""
-    return all(_file(folder, stem) is not None for stem in _CONTENTS)
-
-
-def read(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read one part: `train`, or `t10k`, which is the test split.
-
-    Returns:
-        Images uint8 [n, height, width, 1] and labels int64 [n].
+def open_source() -> Source:
+    """Find the data set.
 
     Raises:
-        DataError: a file is missing or not what its name says.
+        DataError: as for `locate`.
     """
-    images = read_idx(_required(folder, f"{part}-images-idx3-ubyte"), dimensions=3)
-    labels = read_idx(_required(folder, f"{part}-labels-idx1-ubyte"), dimensions=1)
-    if len(images) != len(labels):
-        raise DataError(f"{folder} has {len(images)} images but {len(labels)} labels: fetch its files again")
-    if len(labels) == 0 or int(labels.max()) >= len(CLASSES):
-        raise DataError(f"{folder} has no images or labels above {len(CLASSES) - 1}: fetch its files again")
-    return images[..., np.newaxis], labels.astype(np.int64)
-
-
-def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, gzipped when its name ends in `.gz`.
-
-    Raises:
-        DataError: it cannot be read, has another type or number of dimensions, or is cut short.
-    """
-    content = _content(path)
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(f"{path} is not an IDX file of bytes in {dimensions} dimensions: fetch it again")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
-    if len(content) - header != int(np.prod(shape)):
-        raise DataError(f"{path} does not hold the {shape} bytes its header promises: fetch it again")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    found = locate()
+    return Source(
+        "fashion_mnist",
+        found.origin,
+        mirrored=True,
+        train=lambda: read(found.folder, "train", CLASSES),
+        test=lambda: read(found.folder, "t10k", CLASSES),
+        draw=0,  # the split that the teacher that ships was trained on
+    )
 
 
 def _places() -> list[tuple[Path, str]]:
-    given = os.environ.get("EDVIT_DATA")
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     places = [
         (DEBIAN_FOLDER, f"Debian package {PACKAGE}"),
@@ -128,34 +102,14 @@ def _places() -> list[tuple[Path, str]]:
         (_cache() / "keras", "downloaded through Keras before"),
         (_cache() / "debian", f"Debian package {PACKAGE}, unpacked before"),
     ]
-    if given:
-        folder = Path(given).expanduser()
+    folder = given_folder()
+    if folder is not None:
         places[:0] = [(folder, "EDVIT_DATA"), (folder / "fashion-mnist", "EDVIT_DATA")]
     return places
 
 
 def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edvit-tf" / "fashion-mnist"
-
-
-def _file(folder: Path, stem: str) -> Path | None:
-    return next((path for path in (folder / f"{stem}.gz", folder / stem) if path.is_file()), None)
-
-
-def _required(folder: Path, stem: str) -> Path:
-    path = _file(folder, stem)
-    if path is None:
-        raise DataError(f"{folder} has no {stem}.gz: fetch its files again", code="data.missing")
-    return path
-
-
-def _content(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+    return cache_folder("fashion-mnist")
 
 
 def _download_through_keras() -> Path:
@@ -166,11 +120,11 @@ def _download_through_keras() -> Path:
     socket.setdefaulttimeout(_SECONDS_TO_CONNECT)
     try:
         # Keras draws its progress on standard output, which is for answers.
-        with _folder_beside(target) as folder, redirect_stdout(sys.stderr):
+        with folder_beside(target) as folder, redirect_stdout(sys.stderr):
             for stem in _CONTENTS:
                 keras.utils.get_file(folder / f"{stem}.gz", origin=f"{_MIRROR}{stem}.gz")
             check_contents(folder)
-            _put(folder, target)
+            put(folder, target)
     except EdvitError:
         raise
     except Exception as error:  # get_file raises a bare Exception for whatever went wrong
@@ -187,8 +141,8 @@ def check_contents(folder: Path) -> None:
         DataError: one is missing or is not what it should be.
     """
     for stem, sha256 in _CONTENTS.items():
-        path = _required(folder, stem)
-        if hashlib.sha256(_content(path)).hexdigest() != sha256:
+        path = required(folder, stem)
+        if hashlib.sha256(content(path)).hexdigest() != sha256:
             raise DataError(f"{path.name} has a wrong checksum")
 
 
@@ -196,7 +150,7 @@ def _unpack_debian_package() -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise DataError("no apt-get here")
     target = _cache() / "debian"
-    with _folder_beside(target) as folder:
+    with folder_beside(target) as folder:
         try:
             _run(["apt-get", *_APT, "download", PACKAGE], folder)
         except DataError:
@@ -211,7 +165,7 @@ def _unpack_debian_package() -> Path:
         unpacked = folder / "root" / DEBIAN_FOLDER.relative_to("/")
         if not holds_all(unpacked):
             raise DataError(f"the Debian package {PACKAGE} does not hold its four files")
-        _put(unpacked, target)
+        put(unpacked, target)
     return target
 
 
@@ -228,19 +182,3 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
         raise DataError(f"{command[0]}: {lines[0] if lines else f'exit status {done.returncode}'}")
-
-
-@contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
-    """A temporary folder on the file system of `target`, so that a rename puts it in place at once."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
-        folder = Path(name) / target.name
-        folder.mkdir()
-        yield folder
-
-
-def _put(folder: Path, target: Path) -> None:
-    # Another process may have put the same files there meanwhile: its copy is as good as ours.
-    if not holds_all(target):
-        folder.rename(target)
