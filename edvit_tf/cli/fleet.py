@@ -11,7 +11,7 @@ from edvit_tf.cli.output import JsonOption, emit, screen, show
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
-    from edvit_tf.fleet.deploy import OnProgress
+    from edvit_tf.fleet.transfer import OnProgress
 
 app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is_help=True)
 

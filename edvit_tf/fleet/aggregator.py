@@ -1,6 +1,7 @@
 """The aggregator: keeps every device of a deployment connected, and answers pictures through them."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -57,6 +58,7 @@ class Aggregator:
         timing: Timing | None = None,
     ) -> None:
         self._bundle = bundle
+        self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
         self._deployment = deployment
         self._deadline = deadline
         self._fusion = Fusion(bundle)
@@ -107,7 +109,12 @@ class Aggregator:
         manifest = self._bundle.manifest
         picture = encode(image, manifest.input)
         replies = await dispatch(
-            manifest, self._routes(), picture, deadline=self._deadline, on_failure=self._on_failure
+            manifest,
+            self._routes(),
+            picture,
+            digest=self._digest,
+            deadline=self._deadline,
+            on_failure=self._on_failure,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:

@@ -4,7 +4,8 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -14,34 +15,17 @@ from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.member import Connect
+from edvit_tf.fleet.transfer import OnProgress, Parcel, install, settle
 from edvit_tf.plan.greedy import Place, Work, greedy
 from edvit_tf.rpc.channel import GrpcLink
-from edvit_tf.rpc.edvit_pb2 import HelloReply, InstallHeader, InstallReply, InstallRequest
-from edvit_tf.rpc.link import CHUNK_BYTES, Link
+from edvit_tf.rpc.edvit_pb2 import Generation, HelloReply
+from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.runtimes import accepts
-
-# The test vector of a large model takes its time on a slow board, and so do its bytes on a slow network.
-VERIFY_SECONDS = 150.0
-SLOWEST_BYTES_A_SECOND = 500_000
 
 NO_DEVICE = (
     "no device was found: check that `edvit-tf device run` is running, that it is on this network "
     "(multicast passes, UDP port 5353 is open), or name it with --address host:port"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one sub-model is: `step` is "sending", "verifying" or "serving"; the sizes are bytes."""
-
-    submodel: str
-    device: str
-    step: str
-    sent: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +177,12 @@ async def ensure(
         (submodel, variant) for submodel, variant in chosen if not _holds(hello, bundle, submodel, variant)
     ]
     for submodel, variant in missing:
-        await install(link, bundle, submodel, variant, device=clean_text(hello.name), on_progress=on_progress)
-    if not missing:
+        parcel = Parcel(bundle, submodel, variant, clean_text(hello.name), replaces=True)
+        await install(link, parcel, on_progress=on_progress)
+    if not missing and not _on_trial(hello, bundle):
         return hello
+    if _on_trial(hello, bundle) or (missing and hello.generations):
+        await settle(link, bundle, device=clean_text(hello.name))
     after = await say_hello(link, hello.id)
     for submodel, variant in chosen:
         if not _holds(after, bundle, submodel, variant):
@@ -207,49 +194,19 @@ async def ensure(
 
 
 def _holds(hello: HelloReply, bundle: Bundle, submodel: str, variant: Variant) -> bool:
-    served = (hello.bundle, hello.bundle_version)
-    return served == (bundle.manifest.name, bundle.manifest.version) and any(
+    generation = _generation(hello, bundle)
+    return generation is not None and any(
         holding.submodel == submodel and holding.sha256 == variant.sha256 and holding.serving
-        for holding in hello.holdings
+        for holding in generation.holdings
     )
 
 
-async def install(
-    link: Link,
-    bundle: Bundle,
-    submodel: str,
-    variant: Variant,
-    *,
-    device: str = "",
-    on_progress: OnProgress | None = None,
-) -> None:
-    """Send one sub-model and wait until the device has proved it on its test vector.
+def _generation(hello: HelloReply, bundle: Bundle) -> Generation | None:
+    """What the device holds of this very bundle."""
+    digest = hashlib.sha256(bundle.manifest_bytes).digest()
+    return next((one for one in hello.generations if one.manifest == digest), None)
 
-    Raises:
-        DeviceError: the device refused it; what it served before it serves still.
-        LinkError: the connection broke.
-    """
-    files = bundle.file(variant.file), bundle.file(variant.test_vector)
-    total = sum(file.stat().st_size for file in files)
 
-    async def requests() -> AsyncIterator[InstallRequest]:
-        header = InstallHeader(manifest=bundle.manifest_bytes, submodel=submodel, variant=variant.file)
-        yield InstallRequest(header=header)
-        for path in files:
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    yield InstallRequest(chunk=chunk)
-
-    steps = {
-        InstallReply.RECEIVING: "sending",
-        InstallReply.VERIFYING: "verifying",
-        InstallReply.SERVING: "serving",
-    }
-    last = InstallReply()
-    async for last in link.install(requests(), timeout=VERIFY_SECONDS + total / SLOWEST_BYTES_A_SECOND):
-        if last.step in steps and on_progress:
-            sent = min(last.received_bytes, total)
-            on_progress(Progress(submodel, device, steps[last.step], sent, total))
-    if last.step != InstallReply.SERVING:
-        reason = clean_text(last.reason, longest=300) or "it gave no reason"
-        raise DeviceError(f"{device or link.address} refused {submodel}: {reason}", code="device.refused")
+def _on_trial(hello: HelloReply, bundle: Bundle) -> bool:
+    generation = _generation(hello, bundle)
+    return generation is not None and not generation.settled

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64vit_tf/rpc/edvit.proto\x12\x08\x65\x64vit.v1\"2\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\"\x9e\x02\n\nHelloReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x0f\n\x07runtime\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x1a\n\x12\x61\x63\x63\x65lerator_reason\x18\x07 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\renergy_joules\x18\t \x01(\x01\x12\x16\n\x0ejoules_per_mac\x18\n \x01(\x01\x12\x0e\n\x06\x62undle\x18\x0b \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x0c \x01(\x04\x12#\n\x08holdings\x18\r \x03(\x0b\x32\x11.edvit.v1.Holding\"\\\n\x07Holding\x12\x10\n\x08submodel\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"T\n\x0eInstallRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.edvit.v1.InstallHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"D\n\rInstallHeader\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x10\n\x08submodel\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\"\xb7\x01\n\x0cInstallReply\x12)\n\x04step\x18\x01 \x01(\x0e\x32\x1b.edvit.v1.InstallReply.Step\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"T\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\r\n\tRECEIVING\x10\x01\x12\r\n\tVERIFYING\x10\x02\x12\x0b\n\x07SERVING\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\"\x81\x01\n\x0cInferRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x04\x12\x11\n\tsubmodels\x18\x04 \x03(\t\x12\"\n\x07picture\x18\x05 \x01(\x0b\x32\x11.edvit.v1.Picture\"W\n\x07Picture\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"[\n\nInferReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\x04\x12!\n\x07outputs\x18\x03 \x03(\x0b\x32\x10.edvit.v1.Output\"Q\n\x06Output\x12\x10\n\x08submodel\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\x0c\x12\x0e\n\x06logits\x18\x03 \x01(\x0c\x12\x14\n\x0cmicroseconds\x18\x04 \x01(\r2\xb7\x01\n\x06\x44\x65vice\x12\x35\n\x05Hello\x12\x16.edvit.v1.HelloRequest\x1a\x14.edvit.v1.HelloReply\x12?\n\x07Install\x12\x18.edvit.v1.InstallRequest\x1a\x16.edvit.v1.InstallReply(\x01\x30\x01\x12\x35\n\x05Infer\x12\x16.edvit.v1.InferRequest\x1a\x14.edvit.v1.InferReplyB\x11\n\rorg.edvit.rpcP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64vit_tf/rpc/edvit.proto\x12\x08\x65\x64vit.v1\"2\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\"\xda\x02\n\nHelloReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x0f\n\x07runtime\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x1a\n\x12\x61\x63\x63\x65lerator_reason\x18\x07 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\renergy_joules\x18\t \x01(\x01\x12\x16\n\x0ejoules_per_mac\x18\n \x01(\x01\x12\x0e\n\x06\x62undle\x18\x0b \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x0c \x01(\x04\x12#\n\x08holdings\x18\r \x03(\x0b\x32\x11.edvit.v1.Holding\x12)\n\x0bgenerations\x18\x0e \x03(\x0b\x32\x14.edvit.v1.Generation\x12\x0f\n\x07targets\x18\x0f \x03(\t\"u\n\nGeneration\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x0f\n\x07settled\x18\x04 \x01(\x08\x12#\n\x08holdings\x18\x05 \x03(\x0b\x32\x11.edvit.v1.Holding\"\x88\x01\n\x07Holding\x12\x10\n\x08submodel\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x14\n\x0cmicroseconds\x18\x07 \x01(\r\"x\n\x0eInstallRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.edvit.v1.InstallHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\"\n\x06settle\x18\x03 \x01(\x0b\x32\x10.edvit.v1.SettleH\x00\x42\x06\n\x04part\"g\n\rInstallHeader\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x10\n\x08submodel\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\x12\x0f\n\x07resumes\x18\x04 \x01(\x08\x12\x10\n\x08replaces\x18\x05 \x01(\x08\"\x1a\n\x06Settle\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"\xdb\x01\n\x0cInstallReply\x12)\n\x04step\x18\x01 \x01(\x0e\x32\x1b.edvit.v1.InstallReply.Step\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x14\n\x0cmicroseconds\x18\x05 \x01(\r\"T\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\r\n\tRECEIVING\x10\x01\x12\r\n\tVERIFYING\x10\x02\x12\x0b\n\x07SERVING\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\"\x93\x01\n\x0cInferRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x04\x12\x11\n\tsubmodels\x18\x04 \x03(\t\x12\"\n\x07picture\x18\x05 \x01(\x0b\x32\x11.edvit.v1.Picture\x12\x10\n\x08manifest\x18\x06 \x01(\x0c\"W\n\x07Picture\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"m\n\nInferReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\x04\x12!\n\x07outputs\x18\x03 \x03(\x0b\x32\x10.edvit.v1.Output\x12\x10\n\x08manifest\x18\x04 \x01(\x0c\"Q\n\x06Output\x12\x10\n\x08submodel\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\x0c\x12\x0e\n\x06logits\x18\x03 \x01(\x0c\x12\x14\n\x0cmicroseconds\x18\x04 \x01(\r2\xb7\x01\n\x06\x44\x65vice\x12\x35\n\x05Hello\x12\x16.edvit.v1.HelloRequest\x1a\x14.edvit.v1.HelloReply\x12?\n\x07Install\x12\x18.edvit.v1.InstallRequest\x1a\x16.edvit.v1.InstallReply(\x01\x30\x01\x12\x35\n\x05Infer\x12\x16.edvit.v1.InferRequest\x1a\x14.edvit.v1.InferReplyB\x11\n\rorg.edvit.rpcP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLOREQUEST']._serialized_start=38
   _globals['_HELLOREQUEST']._serialized_end=88
   _globals['_HELLOREPLY']._serialized_start=91
-  _globals['_HELLOREPLY']._serialized_end=377
-  _globals['_HOLDING']._serialized_start=379
-  _globals['_HOLDING']._serialized_end=471
-  _globals['_INSTALLREQUEST']._serialized_start=473
-  _globals['_INSTALLREQUEST']._serialized_end=557
-  _globals['_INSTALLHEADER']._serialized_start=559
-  _globals['_INSTALLHEADER']._serialized_end=627
-  _globals['_INSTALLREPLY']._serialized_start=630
-  _globals['_INSTALLREPLY']._serialized_end=813
-  _globals['_INSTALLREPLY_STEP']._serialized_start=729
-  _globals['_INSTALLREPLY_STEP']._serialized_end=813
-  _globals['_INFERREQUEST']._serialized_start=816
-  _globals['_INFERREQUEST']._serialized_end=945
-  _globals['_PICTURE']._serialized_start=947
-  _globals['_PICTURE']._serialized_end=1034
-  _globals['_INFERREPLY']._serialized_start=1036
-  _globals['_INFERREPLY']._serialized_end=1127
-  _globals['_OUTPUT']._serialized_start=1129
-  _globals['_OUTPUT']._serialized_end=1210
-  _globals['_DEVICE']._serialized_start=1213
-  _globals['_DEVICE']._serialized_end=1396
+  _globals['_HELLOREPLY']._serialized_end=437
+  _globals['_GENERATION']._serialized_start=439
+  _globals['_GENERATION']._serialized_end=556
+  _globals['_HOLDING']._serialized_start=559
+  _globals['_HOLDING']._serialized_end=695
+  _globals['_INSTALLREQUEST']._serialized_start=697
+  _globals['_INSTALLREQUEST']._serialized_end=817
+  _globals['_INSTALLHEADER']._serialized_start=819
+  _globals['_INSTALLHEADER']._serialized_end=922
+  _globals['_SETTLE']._serialized_start=924
+  _globals['_SETTLE']._serialized_end=950
+  _globals['_INSTALLREPLY']._serialized_start=953
+  _globals['_INSTALLREPLY']._serialized_end=1172
+  _globals['_INSTALLREPLY_STEP']._serialized_start=1088
+  _globals['_INSTALLREPLY_STEP']._serialized_end=1172
+  _globals['_INFERREQUEST']._serialized_start=1175
+  _globals['_INFERREQUEST']._serialized_end=1322
+  _globals['_PICTURE']._serialized_start=1324
+  _globals['_PICTURE']._serialized_end=1411
+  _globals['_INFERREPLY']._serialized_start=1413
+  _globals['_INFERREPLY']._serialized_end=1522
+  _globals['_OUTPUT']._serialized_start=1524
+  _globals['_OUTPUT']._serialized_end=1605
+  _globals['_DEVICE']._serialized_start=1608
+  _globals['_DEVICE']._serialized_end=1791
 # @@protoc_insertion_point(module_scope)
