@@ -45,6 +45,7 @@ class Aggregator:
         connect: makes a link from an address.
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
+        trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Aggregator:
         connect: Connect = GrpcLink,
         browse: bool = True,
         timing: Timing | None = None,
+        trial: bool = False,
     ) -> None:
         self._bundle = bundle
         self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
@@ -63,6 +65,7 @@ class Aggregator:
         self._deadline = deadline
         self._fusion = Fusion(bundle)
         self._browse = browse
+        self._trial = trial
         self._members = {
             device.id: Member(
                 device, connect=connect, prepare=partial(self._prepare, device.id), timing=timing
@@ -135,7 +138,8 @@ class Aggregator:
         ]
 
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
-        return await ensure(link, hello, self._bundle, self._deployment.submodels_of(device))
+        submodels = self._deployment.submodels_of(device)
+        return await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
 
     def _on_found(self, device: Announced) -> None:
         if device.id in self._members:

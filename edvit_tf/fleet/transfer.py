@@ -28,7 +28,7 @@ _STEPS = {
     InstallReply.SERVING: "serving",
 }
 # The device keeps what came, or has thrown away what was wrong: the same bytes may pass now.
-_AGAIN = ("device.interrupted", "device.busy")
+_AGAIN = ("device.interrupted", "device.busy", "device.hash")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -122,10 +123,12 @@ def test_the_fleet_answers_as_one_process_does(state: Path, bundle: Bundle, pict
         assert isinstance(other, dict)
         assert one.pop("milliseconds") > 0
         assert other.pop("milliseconds") > 0
+        # Each device runs the variant that is fastest there; this process the first.
+        np.testing.assert_allclose(one.pop("probabilities"), other.pop("probabilities"), atol=0.02)
         assert one == other
         assert one["complete"] is True
         assert list(one) == [
-            "image", "label", "probabilities", "complete", "answered", "expected", "missing", "weak_classes",
+            "image", "label", "complete", "answered", "expected", "missing", "weak_classes",
         ]  # fmt: skip
 
 
