@@ -292,6 +292,36 @@ async def test_memory_counts_what_stays(store: Store, bundle: Bundle, newer: Bun
     service.close()
 
 
+@pytest.mark.fault
+async def test_memory_pressure_is_a_refusal_and_the_old_one_serves_on(
+    store: Store, bundle: Bundle, newer: Bundle
+) -> None:
+    free = [10**9]
+    installer = Installer(store, RUNTIME, 10**9, available=lambda: free[0])
+    service = DeviceService(Facts("a" * 64, "test", RUNTIME.name, 10**9), Shelf(), installer)
+    await install(service, bundle)
+    free[0] = 1000
+    (refused,) = await install(service, newer, format="int8")
+    assert (refused.step, refused.code) == (InstallReply.REFUSED, "device.memory")
+    assert "1000 free now" in refused.reason
+    assert len((await service.infer(question(bundle))).outputs) == 1
+    service.close()
+
+
+async def test_what_fits_no_longer_after_a_restart_says_so(store: Store, bundle: Bundle) -> None:
+    service = device(store)
+    await install(service, bundle, 0)
+    await install(service, bundle, 1)
+    service.close()
+    needed = bundle.manifest.submodels[0].variants[0].memory_bytes
+    shelf = await Installer(store, RUNTIME, needed).restore()
+    first, second = shelf.settled.held["submodel-0"], shelf.settled.held["submodel-1"]
+    assert first.engine is not None
+    assert second.engine is None
+    assert "bytes of memory" in second.reason
+    shelf.close()
+
+
 async def test_an_interpreter_that_the_manifest_does_not_name_is_refused(
     store: Store, bundle: Bundle
 ) -> None:
