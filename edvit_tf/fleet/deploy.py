@@ -97,7 +97,14 @@ async def deploy(
             check_bearable(parties, bears)
 
         async def stage(party: Party) -> None:
-            await fill(party.link, party.hello, bundle, party.submodels, on_progress=on_progress)
+            await fill(
+                party.link,
+                party.hello,
+                bundle,
+                party.submodels,
+                on_progress=on_progress,
+                replaces=party.tight,
+            )
             await examine(party.link, party.hello, bundle, party.submodels)
 
         async def switch() -> None:
@@ -233,11 +240,13 @@ async def fill(
     submodels: Sequence[str],
     *,
     on_progress: OnProgress | None = None,
+    replaces: bool = True,
 ) -> bool:
     """Install what the device, which said `hello`, does not serve yet, each in the variant it runs fastest.
 
     Every variant that the device says it can run is sent and measured there; one that it refuses is left out
-    as long as another serves. Tells whether anything was sent.
+    as long as another serves. Only with `replaces` may the settled bundle rest to make room. Tells whether
+    anything was sent.
 
     Raises:
         DeviceError: it refused all variants of a sub-model; the sentence is about the first.
@@ -246,7 +255,7 @@ async def fill(
     missing = [submodel for submodel in submodels if _held(hello, bundle, submodel) is None]
     for submodel in missing:
         chosen = candidates(bundle.manifest.submodel(submodel), hello)
-        parcels = [Parcel(bundle, submodel, one, clean_text(hello.name), replaces=True) for one in chosen]
+        parcels = [Parcel(bundle, submodel, one, clean_text(hello.name), replaces) for one in chosen]
         await _install_fastest(link, parcels, on_progress)
     return bool(missing)
 
