@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .PHONY: help demo test test-fleet test-slow lint bench docs dist proto clean
 
 # Slow tests take minutes; the others named here need something that not every machine has.
-QUICK := not slow and not netns and not android and not browser
+QUICK := not slow and not long and not netns and not android and not browser
 FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
 

@@ -153,6 +153,7 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Sign the decision to replace what is deployed by an older version, and deploy that."""
+    import asyncio
     import os
 
     from edvit_tf.bundle.reader import open_bundle
@@ -160,12 +161,21 @@ def rollback(
     from edvit_tf.fleet.keys import load_keys
     from edvit_tf.fleet.signing import rolled_back
     from edvit_tf.fleet.state import default_folder, load
+    from edvit_tf.fleet.survey import newest_version
 
     folder = state or default_folder()
     keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
     now, _ = load(folder)
-    older = rolled_back(open_bundle(bundle), keys, folder, newest=now.manifest.version)
-    deploy(older.path, state=state, timeout=timeout, address=address, json=json)
+    older = open_bundle(bundle)
+
+    async def look() -> tuple[list["Announced"], int]:
+        found = await _find(timeout, None if address else len(older.manifest.submodels), address)
+        return found, await newest_version(found, older.manifest.name, connect=connect_in(folder))
+
+    found, held = asyncio.run(look())
+    decided = rolled_back(older, keys, folder, newest=max(now.manifest.version, held))
+    there = [device.address for device in found if not device.pair]
+    deploy(decided.path, state=state, timeout=timeout, address=there, json=json)
 
 
 @app.command("status")

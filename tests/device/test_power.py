@@ -123,6 +123,7 @@ def check_every_cut(tmp_path: Path, before: Work, work: Work, allowed: set[int],
     return restarts
 
 
+@pytest.mark.long
 def test_a_power_cut_while_a_new_version_comes(tmp_path: Path, bundle: Bundle, newer: Bundle) -> None:
     async def old(service: DeviceService) -> None:
         await put(service, bundle, "f32")
@@ -165,6 +166,7 @@ def test_an_identity_that_was_announced_is_never_lost(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.long
 def test_a_store_that_forgets_to_sync_would_be_found_out(
     tmp_path: Path, bundle: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

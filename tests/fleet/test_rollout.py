@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edvit_tf.bundle.manifest import Accuracies
 from edvit_tf.bundle.reader import Bundle
@@ -20,7 +21,10 @@ from edvit_tf.errors import DeviceError, EdvitError
 from edvit_tf.fleet import Aggregator, Announced, Answer, Deployment, deploy
 from edvit_tf.fleet.deploy import _install_fastest, examine
 from edvit_tf.fleet.hello import say_hello
+from edvit_tf.fleet.keys import make_keys
 from edvit_tf.fleet.rollout import Party, bearable, steps
+from edvit_tf.fleet.signing import rolled_back, signed
+from edvit_tf.fleet.survey import newest_version
 from edvit_tf.fleet.transfer import Parcel, install
 from edvit_tf.rpc.edvit_pb2 import HelloReply, InferReply, InferRequest, InstallReply, InstallRequest
 from edvit_tf.rpc.link import InProcessLink
@@ -33,8 +37,16 @@ RUNTIME = replace(installed_runtime(), verify=verify)
 class Device(DeviceService):
     """A real device service whose wire can break after so many bytes, and whose answers can be spoiled."""
 
-    def __init__(self, number: int, store: Store, *, memory_bytes: int, runtime: Runtime) -> None:
-        installer = Installer(store, runtime, memory_bytes)
+    def __init__(
+        self,
+        number: int,
+        store: Store,
+        *,
+        memory_bytes: int,
+        runtime: Runtime,
+        signer: Ed25519PublicKey | None = None,
+    ) -> None:
+        installer = Installer(store, runtime, memory_bytes, signer)
         facts = Facts(device_id(number), f"device-{number}", runtime.name, memory_bytes)
         super().__init__(facts, _empty(installer), installer)
         self.breaks: list[int] = []
@@ -82,9 +94,14 @@ def fleet(tmp_path: Path) -> Iterator[list[Device]]:
         device.close()
 
 
-def make(folder: Path, memory_bytes: int = 10**9, runtime: Runtime = RUNTIME) -> list[Device]:
+def make(
+    folder: Path,
+    memory_bytes: int = 10**9,
+    runtime: Runtime = RUNTIME,
+    signer: Ed25519PublicKey | None = None,
+) -> list[Device]:
     return [
-        Device(number, Store(folder / str(number)), memory_bytes=memory_bytes, runtime=runtime)
+        Device(number, Store(folder / str(number)), memory_bytes=memory_bytes, runtime=runtime, signer=signer)
         for number in range(2)
     ]
 
@@ -158,6 +175,57 @@ def test_an_answer_that_is_wrong_takes_everything_back(
         assert await versions(network) == [[(1, True)]] * 2
         async with Aggregator(bundle, deployment, connect=network.connect, browse=False) as aggregator:
             assert (await aggregator.classify(picture(bundle))).complete
+
+    asyncio.run(story())
+
+
+@pytest.mark.fault
+def test_a_fleet_with_keys_goes_back_by_itself_only_to_what_it_holds(
+    tmp_path: Path, bundle: Bundle, newer: Bundle
+) -> None:
+    keys = make_keys(tmp_path)
+    old, new = signed(bundle, keys, tmp_path), signed(newer, keys, tmp_path)
+    devices = make(tmp_path, signer=keys.bundle_key.public_key())
+    network = Network(devices)
+
+    async def story() -> None:
+        with pytest.raises(DeviceError, match="not signed"):
+            await deploy(bundle, network.announced, connect=network.connect)
+        await deploy(old, network.announced, connect=network.connect)
+        devices[1].garbage = True
+        with pytest.raises(DeviceError, match="wrongly"):
+            await deploy(new, network.announced, connect=network.connect)
+        assert await versions(network) == [[(1, True)]] * 2, "the old bundle was held: nothing to decide"
+        devices[1].garbage = False
+        await deploy(new, network.announced, connect=network.connect)
+        with pytest.raises(DeviceError, match="is older than version 2"):
+            await deploy(old, network.announced, connect=network.connect)
+        assert await versions(network) == [[(2, True)]] * 2
+        decided = rolled_back(bundle, keys, tmp_path, newest=2)
+        await deploy(decided, network.announced, connect=network.connect)
+        assert await versions(network) == [[(1, True)]] * 2
+
+    asyncio.run(story())
+    for device in devices:
+        device.close()
+
+
+def test_the_newest_version_is_what_any_device_holds_of_that_bundle(
+    fleet: list[Device], bundle: Bundle, newer: Bundle
+) -> None:
+    network = Network(fleet)
+
+    async def newest(name: str) -> int:
+        return await newest_version(network.announced, name, connect=network.connect)
+
+    async def story() -> None:
+        assert await newest(bundle.manifest.name) == 0
+        await deploy(bundle, network.announced, connect=network.connect)
+        assert await newest(bundle.manifest.name) == 1
+        submodel = newer.manifest.submodels[0]
+        await install(network.connect("1"), Parcel(newer, submodel.id, submodel.variant("int8")))
+        assert await newest(bundle.manifest.name) == 2
+        assert await newest("another") == 0
 
     asyncio.run(story())
 
