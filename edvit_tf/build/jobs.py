@@ -30,6 +30,7 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.model import from_checkpoint
 
 _CHECKED_IMAGES = 16
+_CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
 _RETRAINED, _TRAINED, _CONVERTED = 0.75, 0.93, 0.96  # shares of a sub-model's time that are over by then
 _SPARSITY_RATE = 0.5  # of the rate of retraining: the stage starts from a trained model
 _FUSION_RATE = 2e-3
@@ -75,7 +76,9 @@ def make_submodel(job: SubmodelJob, report: Report) -> MadeSubmodel:
         clock.lap("sparsity")
 
     report(_TRAINED, "converting")
-    flatbuffer = convert(student, job.settings.format)
+    images = dataset.train.images
+    calibration = images[:: max(1, len(images) // _CALIBRATED_IMAGES)][:_CALIBRATED_IMAGES]
+    flatbuffer = convert(student, job.settings.format, calibration)
     facts = _check_flatbuffer(flatbuffer, job.settings.format, student, job.workspace)
     clock.lap("conversion")
 
