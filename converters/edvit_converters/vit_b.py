@@ -50,6 +50,8 @@ def compare(*, threads: int, rounds: int, say: Callable[[str], None]) -> dict[st
     fastest = {name: latency.min_ms for name, latency in measured.items()}
     medians = {name: latency.p50_ms for name, latency in measured.items()}
     return figures(fastest, {name: len(model) for name, model in whole.items()}, submodel) | {
+        "bytes": {f"whole {name}": len(model) for name, model in whole.items()}
+        | {f"submodel {name}": len(model) for name, model in submodel.items()},
         "threads": threads,
         "rounds": rounds,
         "min_ms": fastest,
