@@ -37,7 +37,7 @@ lint: .venv/dev.stamp  ## Style, types, and the walls between the rooms
 
 bench: .venv/export.stamp  ## Measure every flatbuffer of the demo's bundle on this machine
 	@test -d build/demo/bundle || { echo "There is no bundle to measure yet: run 'make demo' first."; exit 1; }
-	$(BIN)/python benchmarks/flatbuffers.py build/demo/bundle
+	$(BIN)/edvit-tf benchmark build/demo/bundle
 
 docs: .venv/dev.stamp  ## Check that every link leads somewhere and every command in the documents exists
 	$(BIN)/pytest tests/test_docs.py

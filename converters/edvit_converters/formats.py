@@ -27,6 +27,7 @@ class Format:
         least_cosine: between its outputs and Keras's, for the feature and for the logits of each picture.
         largest_difference: between its outputs and Keras's, as a fraction of the largest output of the
             picture.
+        calibrated: whether it is made with pictures, which fix the scales of activations.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Format:
     runtimes: Mapping[str, str]
     least_cosine: float
     largest_difference: float
+    calibrated: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
@@ -44,10 +46,11 @@ FORMATS: Mapping[str, Format] = {
         Format("int8", "converter", _BOTH, least_cosine=0.99, largest_difference=0.15),
         Format("int8-dynamic", "quantizer", _LITERT, least_cosine=0.99, largest_difference=0.15),
         Format("int4-dynamic", "quantizer", _LITERT, least_cosine=0.7, largest_difference=1.0),
+        Format("int8-full", "quantizer", _BOTH, least_cosine=0.98, largest_difference=0.5, calibrated=True),
     )
 }
 
-_NOT_MADE = ("int8-full", "edgetpu")
+_NOT_MADE = ("edgetpu",)
 
 
 def find(name: str) -> Format:

@@ -2,40 +2,72 @@
 
 from typing import Any
 
-from edvit_converters.formats import find
-from edvit_tf.errors import MissingPackage, ModelError
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_converters.compact import compact
+from edvit_converters.formats import Format, find
+from edvit_converters.graph import rewrite, serving
+from edvit_tf.errors import MissingPackage, ModelError, UsageError
+from edvit_tf.quiet import without_lines
+from edvit_tf.runtime.interpreter import DELEGATE_NOTE, SIGNATURE
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.keras import tf
-from edvit_tf.vit.model import build, fold_normalisation, write_weights
 
 # After the door: TensorFlow must not be imported before it.
 from tensorflow.lite.python.convert_phase import ConverterError  # isort: skip
 
 
-def convert(model: Checkpoint, format_name: str) -> bytes:
+Images = NDArray[np.uint8]
+
+# What ai-edge-quantizer chooses by: the output of a layer's product bears the layer's name.
+_STATIC_LAYERS = ".*(mlp_up|mlp_down|_key_and_).*"
+
+
+def convert(model: Checkpoint, format_name: str, calibration: Images | None = None) -> bytes:
     """Make a flatbuffer of a ViT: the same weights give the same bytes.
 
-    Normalisation is folded into the patch embedding. The signature `serving_default` takes `image` uint8 [1,
-    h, w, c] and gives `feature` f32 [1, width] and `logits` f32 [1, classes].
+    The signature `serving_default` takes `image` uint8 [1, h, w, c] and gives `feature` f32 [1, width] and
+    `logits` f32 [1, classes].
+
+    Args:
+        model: the ViT.
+        format_name: a name of the table of formats.
+        calibration: training pictures uint8 [n, h, w, c], for a format that fixes the scales of activations.
 
     Raises:
-        UsageError: there is no such format, or it cannot be made yet.
+        UsageError: there is no such format, it cannot be made yet, or it needs pictures to calibrate on.
         ModelError: the converter fails.
     """
-    chosen = find(format_name)
-    if chosen.maker == "quantizer":
-        return _quantize(_convert_vit(model, "f32"), chosen.name)
-    return _convert_vit(model, chosen.name)
+    return convert_all(model, (format_name,), calibration)[format_name]
 
 
-def convert_all(model: Checkpoint, format_names: tuple[str, ...]) -> dict[str, bytes]:
+def convert_all(
+    model: Checkpoint, format_names: tuple[str, ...], calibration: Images | None = None
+) -> dict[str, bytes]:
     """Make several formats of one ViT, and the f32 flatbuffer that the quantiser starts from once."""
     chosen = [find(name) for name in format_names]
-    needed = {f.name if f.maker == "converter" else "f32" for f in chosen}
+    for entry in chosen:
+        _check_calibration(entry, calibration)
+    needed = {entry.name if entry.maker == "converter" else "f32" for entry in chosen}
     made = {name: _convert_vit(model, name) for name in sorted(needed)}
     return {
-        f.name: made[f.name] if f.maker == "converter" else _quantize(made["f32"], f.name) for f in chosen
+        entry.name: compact(
+            made[entry.name]
+            if entry.maker == "converter"
+            else _quantize(made["f32"], entry.name, calibration)
+        )
+        for entry in chosen
     }
+
+
+def _check_calibration(chosen: Format, calibration: Images | None) -> None:
+    if chosen.calibrated and (calibration is None or len(calibration) == 0):
+        raise UsageError(
+            f"The format {chosen.name} needs pictures to calibrate on: give some training pictures, or "
+            "choose int8-dynamic, which needs none.",
+            code="usage.calibration",
+        )
 
 
 def convert_fusion(model: Any) -> bytes:
@@ -55,20 +87,14 @@ def convert_fusion(model: Any) -> bytes:
         answer = model({"features": features, "present": present}, training=False)
         return {"logits": answer["logits"] if isinstance(answer, dict) else answer}
 
-    return _convert(serve, specs, model, "f32")
+    return compact(_convert(serve, specs, model, "f32"))
 
 
 def _convert_vit(model: Checkpoint, format_name: str) -> bytes:
-    config, weights = fold_normalisation(model.config, model.weights)
-    network = build(config, batch_size=1)
-    write_weights(network, weights)
-    image = config.image
+    config, image = model.config, model.config.image
+    serve = serving(config, rewrite(config, model.weights), fuse=format_name != "int8")
     spec = tf.TensorSpec((1, image.height, image.width, image.channels), tf.uint8, name="image")
-
-    def serve(image: Any) -> Any:
-        return network(image, training=False)
-
-    return _convert(serve, [spec], network, format_name)
+    return _convert(serve, [spec], tf.Module(), format_name)
 
 
 def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> bytes:
@@ -90,17 +116,41 @@ def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> byte
         raise ModelError(f"TensorFlow cannot convert the model to {format_name}: {reason}") from error
 
 
-def _quantize(flatbuffer: bytes, format_name: str) -> bytes:
+def _quantize(flatbuffer: bytes, format_name: str, calibration: Images | None) -> bytes:
     # Not at the top of the file: the quantiser imports TensorFlow, and `edvit_tf.vit.keras` must do that
     # first.
     try:
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import quantizer
     except ModuleNotFoundError as missing:
         raise MissingPackage(
             f"The format {format_name} needs {missing.name}: pip install 'edvit-tf[export]'"
         ) from missing
 
-    recipes = {"int8-dynamic": recipe.dynamic_wi8_afp32, "int4-dynamic": recipe.dynamic_wi4_afp32}
-    work = quantizer.Quantizer(flatbuffer, recipes[format_name]())
-    made = work.quantize(enable_progress_bar=False, enable_progress_report=False)
+    with without_lines(DELEGATE_NOTE):
+        work = quantizer.Quantizer(flatbuffer, _recipe(format_name))
+        scales = None
+        if calibration is not None and find(format_name).calibrated:
+            scales = work.calibrate({SIGNATURE: [{"image": image[np.newaxis]} for image in calibration]})
+        made = work.quantize(scales, enable_progress_bar=False, enable_progress_report=False)
     return bytes(made.quantized_model)
+
+
+def _recipe(format_name: str) -> Any:
+    """What ai-edge-quantizer does to which operator; a later entry wins over an earlier one."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+    recipe = RecipeManager()
+    everything, dense = TFLOperationName.ALL_SUPPORTED, TFLOperationName.FULLY_CONNECTED
+    if format_name == "int8-full":
+        recipe.add_static_config(
+            regex=_STATIC_LAYERS, operation_name=dense, activation_num_bits=8, weight_num_bits=8
+        )
+        return recipe.get_quantization_recipe()
+    recipe.add_dynamic_config(regex=".*", operation_name=everything, num_bits=8)
+    if format_name == "int4-dynamic":
+        recipe.add_dynamic_config(
+            regex=".*", operation_name=dense, num_bits=4, algorithm_key=AlgorithmName.OCTAV
+        )
+    return recipe.get_quantization_recipe()

@@ -16,7 +16,10 @@ from edvit_tf.errors import ModelError, PlanError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint, load
 from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
 
-_BYTES_OF_A_WEIGHT = {"f32": 4.0, "f16": 2.0, "int8": 1.0, "int8-dynamic": 1.0, "int4-dynamic": 0.5}
+# Of int8-full the patch embedding and the projections stay float.
+_BYTES_OF_A_WEIGHT = {
+    "f32": 4.0, "f16": 2.0, "int8": 1.0, "int8-dynamic": 1.0, "int4-dynamic": 0.5, "int8-full": 1.5,
+}  # fmt: skip
 _GRAPH_BYTES = 6_000  # of a flatbuffer's graph, for each block
 _MEGABYTE = 1_000_000  # as `edvit-tf device run --memory-mb` counts
 

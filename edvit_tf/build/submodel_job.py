@@ -30,6 +30,7 @@ from edvit_tf.vit.checkpoint import Checkpoint, save
 from edvit_tf.vit.model import from_checkpoint
 
 CHECKED_IMAGES = 16
+_CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
 _RETRAINED, _TRAINED, _CONVERTED = 0.75, 0.93, 0.96  # shares of a sub-model's time that are over by then
 _SPARSITY_RATE = 0.5  # of the rate of retraining: the stage starts from a trained model
 _IMPORTANCE_BATCH = 16
@@ -162,7 +163,9 @@ def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
         return
     images = np.asarray(dataset.validation.images[:CHECKED_IMAGES])
     expected = keras_answers(student, images)
-    for name, flatbuffer in convert_all(student, tuple(waiting)).items():
+    training = dataset.train.images
+    calibration = training[:: max(1, len(training) // _CALIBRATED_IMAGES)][:_CALIBRATED_IMAGES]
+    for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
         facts = check(flatbuffer, name, student.config, images, expected)
         job.store.make(
             waiting[name],

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edvit_tf import __version__
+from edvit_tf.cli.benchmark import benchmark
 from edvit_tf.cli.demo import demo
 from edvit_tf.cli.device import app as device
 from edvit_tf.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ app.command()(train)
 app.command()(export)
 app.command()(inspect)
 app.command()(evaluate)
+app.command()(benchmark)
 app.add_typer(device, name="device")
 app.add_typer(fleet, name="fleet")
 app.command()(infer)

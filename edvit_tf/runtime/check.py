@@ -1,7 +1,7 @@
 """Hold a flatbuffer against its test vector, in a child process that may crash.
 
 Loading a flatbuffer proves nothing: an interpreter that is too old for a format can load it and answer
-garbage, or end the process. `python -m edvit_tf.runtime.check FLATBUFFER VECTOR` prints the verdict as one
+garbage, or end the process. `python -m edvit_tf.runtime.check FLATBUFFER [VECTOR]` prints the verdict as one
 JSON object.
 """
 
@@ -74,9 +74,30 @@ def verify(flatbuffer: Path, vector: Path) -> Verdict:
     return Verdict(True, "", feature, logits, microseconds=max(1, round(1000 * median)))
 
 
+def probe(flatbuffer: Path) -> Verdict:
+    """Run a flatbuffer without a test vector, on a grey picture: it must load, and give finite numbers."""
+    try:
+        loaded = Flatbuffer(flatbuffer)
+        output = loaded.run(np.full(loaded.inputs[0].shape[1:], 127, np.uint8))
+    except EdvitError as error:
+        return Verdict(ok=False, reason=error.message)
+    if not (np.isfinite(output.feature).all() and np.isfinite(output.logits).all()):
+        return Verdict(ok=False, reason=f"{flatbuffer.name} answers with numbers that are not finite.")
+    return Verdict(ok=True, reason="")
+
+
 def verify_in_child(flatbuffer: Path, vector: Path, *, timeout: float = TIMEOUT_SECONDS) -> Verdict:
     """Do what `verify` does in a child process: a crash, or no answer in time (seconds), is a verdict."""
-    command = [sys.executable, "-m", "edvit_tf.runtime.check", str(flatbuffer), str(vector)]
+    return _in_child(flatbuffer, [str(flatbuffer), str(vector)], timeout)
+
+
+def probe_in_child(flatbuffer: Path, *, timeout: float = TIMEOUT_SECONDS) -> Verdict:
+    """Do what `probe` does in a child process, as `verify_in_child`."""
+    return _in_child(flatbuffer, [str(flatbuffer)], timeout)
+
+
+def _in_child(flatbuffer: Path, arguments: list[str], timeout: float) -> Verdict:
+    command = [sys.executable, "-m", "edvit_tf.runtime.check", *arguments]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -102,4 +123,5 @@ def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(verify(Path(sys.argv[1]), Path(sys.argv[2])))))  # noqa: T201
+    given = [Path(argument) for argument in sys.argv[1:]]
+    print(json.dumps(asdict(verify(*given) if len(given) > 1 else probe(*given))))  # noqa: T201

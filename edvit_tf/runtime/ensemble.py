@@ -136,6 +136,12 @@ def accuracy(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     return float(np.mean(scores.argmax(axis=1) == labels))
 
 
+def balanced_accuracy(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the mean over classes of the fraction of a class's rows that `accuracy` counts as right."""
+    right = scores.argmax(axis=1) == labels
+    return float(np.mean([right[labels == index].mean() for index in np.unique(labels)]))
+
+
 def match_labels(
     labels: NDArray[np.int64], classes: Sequence[str], bundle_classes: Sequence[str]
 ) -> NDArray[np.int64]:

@@ -36,7 +36,7 @@ except ImportError:
 SIGNATURE = "serving_default"
 _DELEGATE = "DELEGATE"  # the name under which the interpreter lists a part that it handed to a delegate
 _FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite flatbuffer
-_DELEGATE_NOTE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\r?\n", re.MULTILINE)
+DELEGATE_NOTE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\r?\n", re.MULTILINE)
 
 
 def runtime_name() -> str:
@@ -71,7 +71,7 @@ class Flatbuffer:
         argument = {"model_content": source} if isinstance(source, bytes) else {"model_path": str(source)}
         _check_identifier(source, self._name)
         try:
-            with without_lines(_DELEGATE_NOTE):
+            with without_lines(DELEGATE_NOTE):
                 self._interpreter = Interpreter(**argument, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 from edvit_tf.vit.keras import keras, tf
 
 _register = keras.saving.register_keras_serializable(package="edvit")
-_NORM_EPSILON = 1e-6
+NORM_EPSILON = 1e-6
 
 
 @_register
@@ -100,7 +100,7 @@ class LayerNorm(keras.layers.Layer):  # type: ignore[misc]
         """Normalise to mean 0 and variance 1, then scale and shift."""
         mean = tf.reduce_mean(tokens, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(tokens, mean), axis=-1, keepdims=True)
-        return (tokens - mean) * tf.math.rsqrt(variance + _NORM_EPSILON) * self.gamma + self.beta
+        return (tokens - mean) * tf.math.rsqrt(variance + NORM_EPSILON) * self.gamma + self.beta
 
 
 @_register

@@ -5,7 +5,14 @@ import pytest
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import BundleError, DataError
-from edvit_tf.runtime.ensemble import BundleModels, accuracy, evaluate, match_labels, run_many
+from edvit_tf.runtime.ensemble import (
+    BundleModels,
+    accuracy,
+    balanced_accuracy,
+    evaluate,
+    match_labels,
+    run_many,
+)
 from edvit_tf.runtime.fusion import Fusion
 from edvit_tf.runtime.interpreter import Flatbuffer
 from tests.runtime.golden import SUBMODEL
@@ -68,3 +75,10 @@ def test_labels_are_matched_by_name() -> None:
     np.testing.assert_array_equal(labels, [2, 0, 0])
     with pytest.raises(DataError, match="hat"):
         match_labels(np.array([0]), ("hat",), ("coat", "shoe"))
+
+
+def test_balanced_accuracy_counts_every_class_the_same() -> None:
+    scores = np.eye(3, dtype=np.float32)[[0, 0, 0, 0, 1, 1]]
+    labels = np.array([0, 0, 0, 0, 1, 2])
+    assert accuracy(scores, labels) == pytest.approx(5 / 6)
+    assert balanced_accuracy(scores, labels) == pytest.approx((1 + 1 + 0) / 3)

@@ -1,0 +1,189 @@
+"""A ViT as the interpreter likes it: weights in, a TensorFlow function out, the same numbers as Keras's.
+
+Every rewrite is exact but for rounding; what each gained is in docs/decisions/0040-the-converted-graph.md.
+Training keeps its plain graph: nothing here is ever trained.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edvit_tf.vit.checkpoint import Weights
+from edvit_tf.vit.config import ViTConfig
+from edvit_tf.vit.keras import tf
+from edvit_tf.vit.layers import NORM_EPSILON
+from edvit_tf.vit.model import fold_normalisation
+
+Array = NDArray[np.float32]
+
+# Heads are sliced out of a product and put side by side again, which is quicker than to transpose them.
+# XNNPACK concatenates five tensors at most.
+_MOST_CONCATENATED = 5
+
+
+def rewrite(config: ViTConfig, weights: Weights) -> Weights:
+    """Fold into the weights all that can be computed before there is a picture.
+
+    The picture's normalisation goes into the patch embedding; 1/√head_size into the query; the residual
+    stream is kept at mean 0, so that a norm need not subtract it; scale and shift of each block's norms go
+    into the layers that read them.
+    """
+    _, folded = fold_normalisation(config, weights)
+    folded = dict(folded)
+    for index in range(len(config.blocks)):
+        for part in ("kernel", "bias"):
+            name = f"block_{index}_query/{part}"
+            folded[name] = folded[name] * np.float32(config.head_size**-0.5)
+    return _fold_norms(config, _centre_stream(folded))
+
+
+def serving(config: ViTConfig, weights: Weights, *, fuse: bool) -> Callable[[Any], dict[str, Any]]:
+    """The function from `image` uint8 [1, h, w, c] to `feature` f32 [1, width], `logits` f32 [1, classes].
+
+    Args:
+        config: of the model.
+        weights: what `rewrite` gave.
+        fuse: compute query, key and value in one product. Not for a format with one scale a tensor, because
+            the three are of different sizes.
+    """
+    graph = _Graph(config, weights, fuse)
+
+    def serve(image: Any) -> dict[str, Any]:
+        stream = graph.tokens(image)
+        for index in range(len(config.blocks)):
+            stream = graph.block(stream, index)
+        feature = _unit_variance(stream) * weights["final_norm/gamma"] + weights["final_norm/beta"]
+        return {"feature": feature, "logits": graph.dense(feature, "head")}
+
+    return serve
+
+
+class _Graph:
+    """The parts of a ViT on f32 [tokens, width]: without a batch, a product with weights is 2-D."""
+
+    def __init__(self, config: ViTConfig, weights: Weights, fuse: bool) -> None:
+        self._config = config
+        self._weights = weights
+        self._fuse = fuse
+
+    def tokens(self, image: Any) -> Any:
+        """The class token and the patches, positions added: the class token's are known beforehand."""
+        weights = self._weights
+        positions = weights["position_embedding/positions"]
+        kernel, patch = weights["patch_embedding/kernel"], self._config.patch
+        grid = tf.nn.conv2d(tf.cast(image, tf.float32), kernel, patch, "VALID")
+        patches = tf.reshape(grid, [self._config.patches, self._config.width])
+        class_token = weights["class_token/token"] + positions[0]
+        return tf.concat(
+            [class_token[np.newaxis], patches + (positions[1:] + weights["patch_embedding/bias"])], axis=0
+        )
+
+    def block(self, stream: Any, index: int) -> Any:
+        """One encoder block; the last one gives the class token alone."""
+        name = f"block_{index}"
+        tokens = _unit_variance(stream)
+        if index == len(self._config.blocks) - 1:
+            stream, queries = stream[:1], tokens[:1]
+        else:
+            queries = tokens
+        stream = stream + self.dense(self._attention(queries, tokens, index), f"{name}_projection")
+        hidden = tf.nn.gelu(self.dense(_unit_variance(stream), f"{name}_mlp_up"))
+        return stream + self.dense(hidden, f"{name}_mlp_down")
+
+    def dense(self, tokens: Any, *layers: str) -> Any:
+        """The layers' outputs side by side, by one product. The scope is what recipes choose by."""
+        kernel = np.concatenate([self._weights[f"{layer}/kernel"] for layer in layers], axis=1)
+        bias = np.concatenate([self._weights[f"{layer}/bias"] for layer in layers])
+        with tf.name_scope("_and_".join(layers)):
+            return tf.matmul(tokens, kernel) + bias
+
+    def _attention(self, queries: Any, tokens: Any, index: int) -> Any:
+        """[queries, heads·head_size]: a few heads one by one, many in one product."""
+        heads = self._config.blocks[index].heads
+        query, key, value = self._projected(queries, tokens, index)
+        if heads > _MOST_CONCATENATED:
+            mixed = _mix(*(self._all_heads(part, heads) for part in (query, key, value)))
+            return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [queries.shape[0], -1])
+        answers = [
+            _mix(*(self._one_head(part, head) for part in (query, key, value))) for head in range(heads)
+        ]
+        rows = [tf.reshape(answer, [queries.shape[0], self._config.head_size]) for answer in answers]
+        return rows[0] if heads == 1 else tf.concat(rows, axis=1)
+
+    def _projected(self, queries: Any, tokens: Any, index: int) -> tuple["_Columns", "_Columns", "_Columns"]:
+        """Query, key and value, each where it stands in a product."""
+        query, key, value = (f"block_{index}_{part}" for part in ("query", "key", "value"))
+        units = self._config.blocks[index].heads * self._config.head_size
+        if not self._fuse:
+            return (
+                _Columns(self.dense(queries, query), 0),
+                _Columns(self.dense(tokens, key), 0),
+                _Columns(self.dense(tokens, value), 0),
+            )
+        if queries is tokens:
+            three = self.dense(tokens, query, key, value)
+            return _Columns(three, 0), _Columns(three, units), _Columns(three, 2 * units)
+        two = self.dense(tokens, key, value)
+        return _Columns(self.dense(queries, query), 0), _Columns(two, 0), _Columns(two, units)
+
+    def _one_head(self, part: "_Columns", head: int) -> Any:
+        size = self._config.head_size
+        start = part.start + head * size
+        return tf.reshape(part.product[:, start : start + size], [1, 1, part.product.shape[0], size])
+
+    def _all_heads(self, part: "_Columns", heads: int) -> Any:
+        size = self._config.head_size
+        columns = part.product[:, part.start : part.start + heads * size]
+        return tf.transpose(tf.reshape(columns, [1, columns.shape[0], heads, size]), [0, 2, 1, 3])
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of `product` f32 [tokens, …] from `start` on: one of query, key and value."""
+
+    product: Any
+    start: int
+
+
+def _mix(query: Any, key: Any, value: Any) -> Any:
+    """softmax(q·kᵀ)·v of [1, heads, tokens, head_size]: XNNPACK multiplies activations in 4-D only."""
+    return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True)), value)
+
+
+def _unit_variance(tokens: Any) -> Any:
+    """Layer normalisation of tokens whose mean is 0."""
+    variance = tf.reduce_mean(tf.square(tokens), axis=-1, keepdims=True)
+    return tokens * tf.math.rsqrt(variance + NORM_EPSILON)
+
+
+def _centre_stream(weights: Weights) -> Weights:
+    """Take the mean over channels out of all that is added to the stream: its readers ignore it anyway."""
+    writers = ("patch_embedding", "class_token", "position_embedding", "_projection", "_mlp_down")
+    return {
+        name: _without_mean(weight) if name.partition("/")[0].endswith(writers) else weight
+        for name, weight in weights.items()
+    }
+
+
+def _without_mean(weight: Array) -> Array:
+    exact = weight.astype(np.float64)
+    return np.asarray(exact - exact.mean(axis=-1, keepdims=True), np.float32)
+
+
+def _fold_norms(config: ViTConfig, weights: Weights) -> Weights:
+    """(x·γ + β)·K + b = x·(γ·K) + (β·K + b), for the layers that read a norm."""
+    folded = dict(weights)
+    readers = {"attention_norm": ("query", "key", "value"), "mlp_norm": ("mlp_up",)}
+    for index in range(len(config.blocks)):
+        for norm, layers in readers.items():
+            gamma = folded.pop(f"block_{index}_{norm}/gamma").astype(np.float64)
+            beta = folded.pop(f"block_{index}_{norm}/beta").astype(np.float64)
+            for layer in layers:
+                kernel = folded[f"block_{index}_{layer}/kernel"].astype(np.float64)
+                bias = folded[f"block_{index}_{layer}/bias"]
+                folded[f"block_{index}_{layer}/kernel"] = (gamma[:, np.newaxis] * kernel).astype(np.float32)
+                folded[f"block_{index}_{layer}/bias"] = (beta @ kernel + bias).astype(np.float32)
+    return folded

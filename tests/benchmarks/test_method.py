@@ -1,0 +1,54 @@
+"""What the benchmark of the method measures, on answers that are made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.method import Asked, logit_sum, measure, settings_of
+from edvit_tf.build.plan import plan_export
+from edvit_tf.bundle.reader import Bundle
+from edvit_tf.runtime.ensemble import Answers
+
+LABELS = np.arange(8) % 4
+NAMES = ("a", "b", "c", "d")
+
+
+def one_class_each(names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Right about the classes whose sub-model is there; class 0 for the others."""
+    known = np.array([NAMES[label] in names for label in LABELS])
+    return np.eye(4, dtype=np.float32)[np.where(known, LABELS, 0)]
+
+
+def test_a_missing_submodel_and_half_of_them_missing_are_measured() -> None:
+    found = measure(one_class_each, NAMES, LABELS, seed=1)
+    assert (found.accuracy, found.balanced_accuracy, found.ece) == (1, 1, 0)
+    assert found.worst_missing_accuracy == pytest.approx(0.75)
+    # Of four, two are missing: class 0 is right anyway, so two or three of four classes are.
+    assert found.half_missing_accuracy is not None
+    assert 0.5 <= found.half_missing_accuracy <= 0.75
+    alone = measure(one_class_each, NAMES[:1], LABELS, seed=1)
+    assert alone.accuracy == 0.25
+    assert alone.worst_missing_accuracy is None
+    assert alone.half_missing_accuracy is None
+
+
+def test_without_a_fusion_a_class_has_what_its_own_submodel_gives(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    first = manifest.submodels[0]
+    logits = np.full((1, len(first.classes) + 1), -9, np.float32)
+    logits[0, 0] = 9  # its own first class
+    answers = {first.id: Answers(np.zeros((1, first.feature_size), np.float32), logits)}
+    probabilities = logit_sum(bundle, answers)
+    assert manifest.classes[int(probabilities.argmax())] == first.classes[0]
+    assert probabilities.sum() == pytest.approx(1)
+    absent = [manifest.classes.index(label) for part in manifest.submodels[1:] for label in part.classes]
+    assert probabilities[0, absent].max() < 1e-5
+
+
+@pytest.mark.parametrize(("devices", "ratio"), [(10, 32), (5, 8.6), (2, 3.9)])
+def test_submodels_are_as_many_times_smaller_as_the_table_says(devices: int, ratio: float) -> None:
+    plan = plan_export(settings_of(Asked("fashion_mnist", "edvit", devices, 1), folder=Path("x"), workers=1))
+    for submodel in plan.submodels:
+        assert plan.config.parameters / submodel.config.parameters == pytest.approx(ratio, rel=0.03)
