@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edvit_tf.cli.demo_devices import DeviceProcess, device_processes
+from edvit_tf.cli.demo_devices import ThrowAwayFleet, device_fleet
 
 CLASSES = ("ring", "bar", "stripe", "corner", "cross", "dot")
 SUBMODELS = ["submodel-0", "submodel-1", "submodel-2"]
@@ -69,10 +69,10 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DeviceProcess]]:
-    """Three devices, by id."""
-    with device_processes(["one", "two", "three"], tmp_path_factory.mktemp("devices")) as started:
-        yield {device.id: device for device in started}
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
+    """Three devices that have joined."""
+    with device_fleet(["one", "two", "three"], tmp_path_factory.mktemp("devices")) as made:
+        yield made
 
 
 def test_export_says_what_is_in_the_bundle(bundle: Path) -> None:
@@ -105,13 +105,14 @@ def test_local_answers_need_no_device(bundle: Path, data: Path) -> None:
 
 @pytest.mark.fleet
 def test_fleet_finds_deploys_answers_loses_and_recovers(
-    bundle: Path, data: Path, devices: dict[str, DeviceProcess], tmp_path: Path
+    bundle: Path, data: Path, fleet: ThrowAwayFleet
 ) -> None:
-    state = ("--state", tmp_path / "state")
+    state = ("--state", fleet.folder)
+    devices = {device.id: device for device in fleet.devices}
     picture = next((data / "test" / "bar").iterdir())
     ours = set(devices)
 
-    (found,) = edvit("fleet", "discover")
+    (found,) = edvit("fleet", "discover", *state)
     assert {row["id"] for row in found} >= ours
     addresses = [option for device in devices.values() for option in ("--address", device.address)]
     edvit("fleet", "deploy", bundle, *state, *addresses)

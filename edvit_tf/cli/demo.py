@@ -69,21 +69,23 @@ def demo(
 
 def _run_fleet(bundle: "Bundle", pictures: "np.ndarray", folder: Path, clock: "Clock") -> "FleetRun":
     """Start the devices, deploy, classify, lose the first sub-model's device and take it back."""
-    from edvit_tf.cli.demo_devices import device_processes
+    from edvit_tf.cli.demo_devices import device_fleet
     from edvit_tf.cli.demo_report import FleetRun
     from edvit_tf.fleet import sync
     from edvit_tf.runtime.ensemble import BundleModels
 
     models = BundleModels(bundle)
     lost = bundle.manifest.submodels[0].id
-    with device_processes(NAMES, folder) as devices:
+    with device_fleet(NAMES, folder) as made:
+        devices = made.devices
         with clock.step("discover"):
             found = _discover(devices)
         with clock.step("deploy"):
-            say("\n5. Each gets the sub-model that the plan gives it, and proves it on its test vector.")
-            deployment = sync.deploy(bundle, found, on_progress=_say_progress)
+            say("\n5. The bundle is signed; each device proves its sub-model on the test vector.")
+            signed = made.sign(bundle)
+            deployment = sync.deploy(signed, found, on_progress=_say_progress, connect=made.connect)
         victim = next(device for device in devices if device.id == deployment.assignment[lost])
-        with sync.Aggregator(bundle, deployment) as fleet:
+        with sync.Aggregator(signed, deployment, connect=made.connect) as fleet:
             with clock.step("classify"):
                 say(f"\n6. {len(pictures)} test pictures through the fleet.")
                 answers = _classify(fleet, pictures)
@@ -167,7 +169,9 @@ def _discover(devices: "Sequence[DeviceProcess]") -> "list[Announced]":
     """Look until all of our own devices are found; others on the network are left alone."""
     from edvit_tf.fleet import sync
 
-    say("\n4. Three device processes announce themselves; the aggregator finds them by zeroconf.")
+    say(
+        "\n4. Three device processes have joined a fleet of their own; the aggregator finds them by zeroconf."
+    )
     ours = {device.id for device in devices}
     end = time.monotonic() + DISCOVER_SECONDS
     found: list[Announced] = []

@@ -1,5 +1,6 @@
-"""Device agents as processes of their own: started, killed, started again, and always gone at the end."""
+"""A throw-away fleet of device processes: started, killed, started again, and always gone at the end."""
 
+import asyncio
 import json
 import os
 import select
@@ -9,13 +10,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
+from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError
+from edvit_tf.fleet.connect import with_keys
+from edvit_tf.fleet.enrol import enrol
+from edvit_tf.fleet.keys import FleetKeys, make_keys
+from edvit_tf.fleet.member import Connect
+from edvit_tf.fleet.signing import signed
+from edvit_tf.fleet.tokens import Tokens
+from edvit_tf.rpc.certificates import fingerprint
+from edvit_tf.rpc.pairing_channel import PairingLink
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
+TOKEN_LIFE = timedelta(hours=1)
 
 
 class DeviceProcess:
@@ -119,17 +132,58 @@ class DeviceProcess:
         return self._process
 
 
+@dataclass(frozen=True, slots=True)
+class ThrowAwayFleet:
+    """Devices, and the fleet's folder with the keys that they have joined."""
+
+    devices: tuple[DeviceProcess, ...]
+    folder: Path
+    keys: FleetKeys
+
+    @property
+    def connect(self) -> Connect:
+        """How to reach the devices."""
+        return with_keys(self.keys)
+
+    def sign(self, bundle: Bundle) -> Bundle:
+        """A copy of the bundle that the devices install."""
+        return signed(bundle, self.keys, self.folder)
+
+
 @contextmanager
-def device_processes(names: Sequence[str], folder: Path) -> Iterator[tuple[DeviceProcess, ...]]:
-    """Devices that are ready, started side by side; all are gone when the block ends, however it ends."""
-    devices = tuple(DeviceProcess(name, folder) for name in names)
+def device_fleet(names: Sequence[str], folder: Path) -> Iterator[ThrowAwayFleet]:
+    """Make keys in `folder`/fleet, and devices, started side by side, that have joined with a one-use token.
+
+    All processes are gone when the block ends, however it ends.
+    """
+    state = folder / "fleet"
+    keys = make_keys(state)
+    tokens = Tokens(state)
+    authority = fingerprint(keys.authority.certificate)
+
+    def made(name: str) -> DeviceProcess:
+        token = tokens.issue(authority, life=TOKEN_LIFE)
+        return DeviceProcess(name, folder, options=("--join", str(token)))
+
+    fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys)
     with ExitStack() as exits:
-        for device in devices:
+        for device in fleet.devices:
             exits.callback(device.end)
             device.begin()
-        for device in devices:
+        for device in fleet.devices:
+            _join(device, keys, tokens)
+        for device in fleet.devices:
             device.wait_ready()
-        yield devices
+        yield fleet
+
+
+def _join(device: DeviceProcess, keys: FleetKeys, tokens: Tokens) -> None:
+    try:
+        waiting = device.said()["waiting"]
+        where = f"{waiting['address']}:{waiting['port']}"
+    except (ValueError, KeyError, TypeError):
+        raise DeviceError(f"{device.name} did not wait to join: its log says why") from None
+    asyncio.run(enrol(PairingLink(where).pair, keys, tokens.secret, on_proved=tokens.use))
 
 
 def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:

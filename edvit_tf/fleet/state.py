@@ -35,6 +35,8 @@ def save(folder: Path, bundle: Bundle, deployment: Deployment) -> None:
         bundles = folder / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(bundle.manifest_bytes).hexdigest()[:16]
+        if bundle.path.resolve().parent == bundles.resolve():
+            name = bundle.path.name  # signed here, perhaps with a decision to go back that another copy lacks
         _copy(bundle.path, bundles / name)
         _write(folder / STATE_FILE, _to_json(f"bundles/{name}", deployment))
         for other in bundles.iterdir():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edvit_tf.cli.demo_devices import DeviceProcess, device_processes
+from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -24,4 +24,4 @@ def frozen(device: DeviceProcess) -> Iterator[None]:
         device.send(signal.SIGCONT)
 
 
-__all__ = ["DeviceProcess", "command", "device_processes", "frozen"]
+__all__ = ["DeviceProcess", "ThrowAwayFleet", "command", "device_fleet", "frozen"]

@@ -17,6 +17,7 @@ from edvit_tf.fleet import Announced, at_address, deploy, survey
 from edvit_tf.fleet.connect import with_keys
 from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.keys import load_keys, make_keys
+from edvit_tf.fleet.state import load
 from tests.fleet.fakes import picture, possible_answers
 from tests.fleet.processes import DeviceProcess, command
 
@@ -130,6 +131,7 @@ def test_only_the_owners_decision_goes_back_to_an_older_version(
     assert "is older than version" in refused["error"]["message"]
     back = edvit("fleet", "rollback", bundle.path, "--state", fleet, *addresses)
     assert back["bundle_version"] == bundle.manifest.version
+    assert load(fleet)[0].rollback, "a device that comes back later is shown the decision, too"
     rows = edvit("fleet", "status", "--state", fleet)
     assert {row["bundle_version"] for row in rows} == {bundle.manifest.version}
 

@@ -15,11 +15,12 @@ from PIL import Image
 
 from edvit_tf.bundle.picture import open_picture, prepare
 from edvit_tf.bundle.reader import Bundle
+from edvit_tf.cli.trust import connect_in
 from edvit_tf.fleet import Aggregator, Announced, Deployment, at_address, deploy, discover, survey, sync
 from edvit_tf.fleet.discover import Browser
 from edvit_tf.fleet.state import load, save
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import DeviceProcess, command, device_processes, frozen
+from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, command, device_fleet, frozen
 
 pytestmark = pytest.mark.fleet
 
@@ -27,16 +28,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DeviceProcess]]:
-    """Three devices, by id."""
-    with device_processes(["ash", "beech", "cedar"], tmp_path_factory.mktemp("devices")) as started:
-        yield {device.id: device for device in started}
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
+    """Three devices that have joined."""
+    with device_fleet(["ash", "beech", "cedar"], tmp_path_factory.mktemp("devices")) as fleet:
+        yield fleet
 
 
 @pytest.fixture(scope="module")
-def state(
-    devices: dict[str, DeviceProcess], bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def devices(made: ThrowAwayFleet) -> dict[str, DeviceProcess]:
+    """The devices, by id."""
+    return {device.id: device for device in made.devices}
+
+
+@pytest.fixture(scope="module")
+def state(made: ThrowAwayFleet, devices: dict[str, DeviceProcess], bundle: Bundle) -> Path:
     """A deployment that went through zeroconf."""
 
     async def work() -> Deployment:
@@ -46,12 +51,11 @@ def state(
             assert device.address == devices[device.id].address
             assert device.protocol == 1
             assert "/" in device.runtime
-        return await deploy(bundle, found)
+        return await deploy(signed, found, connect=made.connect)
 
-    deployment = asyncio.run(work())
-    folder = tmp_path_factory.mktemp("state")
-    save(folder, bundle, deployment)
-    return folder
+    signed = made.sign(bundle)
+    save(made.folder, signed, asyncio.run(work()))
+    return made.folder
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_the_verbs_see_the_fleet(devices: dict[str, DeviceProcess], state: Path,
         assert row["address"] == devices[row["id"]].address
         assert row["bundle_version"] == bundle.manifest.version
         assert row["submodels"]
-    status, (found,) = edvit("fleet", "discover", "--timeout", "2")
+    status, (found,) = edvit("fleet", "discover", "--timeout", "2", "--state", state)
     assert isinstance(found, list)
     assert devices.keys() <= {row["id"] for row in found}
 
@@ -143,7 +147,7 @@ def test_a_killed_device_is_flagged_and_taken_back_at_another_port(
     bundle, deployment = load(state)
     device, submodel = holder(devices, state)
     image = picture(bundle)
-    with sync.Aggregator(bundle, deployment) as fleet:
+    with sync.Aggregator(bundle, deployment, connect=connect_in(state)) as fleet:
         before = fleet.classify(image)
         assert before.complete
         device.kill()
@@ -170,7 +174,7 @@ def test_a_frozen_device_costs_no_more_than_the_deadline(
     bundle, deployment = load(state)
     device, submodel = holder(devices, state)
     image = picture(bundle)
-    with sync.Aggregator(bundle, deployment, deadline=1.0) as fleet:
+    with sync.Aggregator(bundle, deployment, deadline=1.0, connect=connect_in(state)) as fleet:
         assert fleet.complete(10.0)
         with frozen(device):
             start = time.monotonic()
@@ -192,7 +196,7 @@ def test_a_frozen_device_is_noticed_without_any_request(
     device, _ = holder(devices, state)
 
     async def story() -> None:
-        async with Aggregator(bundle, deployment) as fleet:
+        async with Aggregator(bundle, deployment, connect=connect_in(state)) as fleet:
             assert await fleet.complete(10.0)
             with frozen(device):
                 await asyncio.sleep(5.5)
@@ -208,14 +212,14 @@ def test_a_frozen_device_is_noticed_without_any_request(
 def test_a_device_with_an_empty_store_is_filled_again(devices: dict[str, DeviceProcess], state: Path) -> None:
     bundle, deployment = load(state)
     device, submodel = holder(devices, state)
-    with sync.Aggregator(bundle, deployment) as fleet:
+    with sync.Aggregator(bundle, deployment, connect=connect_in(state)) as fleet:
         assert fleet.complete(10.0)
         device.kill()
         shutil.rmtree(device.store / "blobs")
         device.start()
         assert fleet.complete(10.0)
         assert fleet.classify(picture(bundle)).complete
-    (row,) = asyncio.run(survey([at_address(device.address)]))
+    (row,) = asyncio.run(survey([at_address(device.address)], connect=connect_in(state)))
     assert row.submodels == (submodel,)
 
 
@@ -229,7 +233,9 @@ def test_a_second_process_on_a_store_or_port_is_refused(
     assert (status, code(error)) == (1, "link.port")
 
 
-def test_the_script_does_it_all(devices: dict[str, DeviceProcess], bundle: Bundle, pictures: Path) -> None:
+def test_the_script_does_it_all(
+    devices: dict[str, DeviceProcess], state: Path, bundle: Bundle, pictures: Path
+) -> None:
     # By address: the script would take whichever devices it finds, also somebody's real ones.
     addresses = [f"--address={device.address}" for device in devices.values()]
     script = [
@@ -237,6 +243,7 @@ def test_the_script_does_it_all(devices: dict[str, DeviceProcess], bundle: Bundl
         str(ROOT / "tools" / "aggregator.py"),
         str(bundle.path),
         str(pictures),
+        f"--state={state}",
         *addresses,
     ]
     done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
@@ -251,12 +258,12 @@ def test_the_script_does_it_all(devices: dict[str, DeviceProcess], bundle: Bundl
 def test_a_device_ends_as_it_is_told_and_says_goodbye(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    with device_processes(["Küche 1"], tmp_path) as (device,):
+    with device_fleet(["Küche 1"], tmp_path) as made:
+        (device,) = made.devices
         assert asyncio.run(find([device.id]))
         start = time.monotonic()
         assert device.stop(number) == status
         assert time.monotonic() - start < 5.0
-        assert "accepts unsigned bundles" in device.log()
         assert "Traceback" not in device.log()
         assert not any(found.id == device.id for found in asyncio.run(discover(1.0)))
 

@@ -20,7 +20,10 @@ def test_the_public_names_are_these() -> None:
         "at_address",
         "deploy",
         "discover",
+        "load_keys",
+        "signed",
         "survey",
+        "with_keys",
     }
     assert all(hasattr(fleet, name) for name in fleet.__all__)
 
