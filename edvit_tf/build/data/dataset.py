@@ -79,7 +79,7 @@ class Dataset:
                 f"; {counts[least]} of {self.classes[least]} (the fewest) to "
                 f"{counts[most]} of {self.classes[most]}"
             )
-        return f"{said}; {len(self.skipped)} files skipped" if self.skipped else said
+        return f"{said}; skipped files: {len(self.skipped)}" if self.skipped else said
 
     def report(self) -> dict[str, object]:
         """The data as a report gives it: how many of each class, what was skipped and why."""
