@@ -7,10 +7,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint bench docs dist proto clean
+.PHONY: help demo test test-fleet test-slow lint bench docs dist proto clean
 
 # Slow tests take minutes; the others named here need something that not every machine has.
-QUICK := not slow and not netns and not android and not browser
+QUICK := not slow and not long and not netns and not android and not browser
+FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
 
 help:  ## List the targets
@@ -24,6 +25,9 @@ test: lint  ## Lint, types, walls and every test that takes seconds
 
 test-slow: .venv/dev.stamp  ## The tests that take minutes
 	$(BIN)/pytest -m "$(SLOW)"
+
+test-fleet: .venv/dev.stamp  ## Devices as processes, and what breaks them: power, network, disk (some minutes)
+	$(BIN)/pytest -m "$(FLEET)"
 
 lint: .venv/dev.stamp  ## Style, types, and the walls between the rooms
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
 """`edvit-tf fleet discover | deploy | status`: the devices, and what they hold."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
-    from edvit_tf.fleet.deploy import OnProgress
+    from edvit_tf.fleet.transfer import OnProgress
 
 app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is_help=True)
 app.command()(init)
@@ -66,9 +66,17 @@ def deploy(
     timeout: TimeoutOption = 5.0,
     devices: Annotated[int | None, typer.Option(min=1, help="Stop looking when so many are found.")] = None,
     address: AddressOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw the progress of each device.")] = False,
+    outage: Annotated[
+        bool, typer.Option("--outage", help="Accept more sub-models out on the way than the fusion bears.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Place the sub-models of a bundle on the devices, send them, and remember who has what."""
+    """Place the sub-models of a bundle on the devices, send them, and remember who has what.
+
+    An older version answers until every device holds the new one; if one fails, all go back. A deploy that
+    was interrupted goes on when it is run again.
+    """
     import asyncio
 
     from edvit_tf.bundle.reader import open_bundle
@@ -94,11 +102,21 @@ def deploy(
             found = await _find(timeout, wanted, address, settled=True)
         if not found:
             raise LinkError(NO_DEVICE, code="link.no_device")
-        with _bars() as on_progress:
-            return await deploy_to(opened, found, on_progress=on_progress, connect=connect)
+        with _bars() if watch else nullcontext(_say_serving) as on_progress:
+            return await deploy_to(
+                opened,
+                found,
+                on_progress=on_progress,
+                connect=connect,
+                on_switch=remember,
+                outage=outage,
+            )
+
+    async def remember(deployment: Deployment) -> None:
+        # From here on the new version answers, also when this process is killed before the devices settle.
+        await asyncio.to_thread(save, folder, opened, deployment)
 
     deployment = asyncio.run(work())
-    save(folder, opened, deployment)
     rows = [
         {
             "submodel": submodel,
@@ -135,6 +153,7 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Sign the decision to replace what is deployed by an older version, and deploy that."""
+    import asyncio
     import os
 
     from edvit_tf.bundle.reader import open_bundle
@@ -142,12 +161,21 @@ def rollback(
     from edvit_tf.fleet.keys import load_keys
     from edvit_tf.fleet.signing import rolled_back
     from edvit_tf.fleet.state import default_folder, load
+    from edvit_tf.fleet.survey import newest_version
 
     folder = state or default_folder()
     keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
     now, _ = load(folder)
-    older = rolled_back(open_bundle(bundle), keys, folder, newest=now.manifest.version)
-    deploy(older.path, state, timeout, None, address, json)
+    older = open_bundle(bundle)
+
+    async def look() -> tuple[list["Announced"], int]:
+        found = await _find(timeout, None if address else len(older.manifest.submodels), address)
+        return found, await newest_version(found, older.manifest.name, connect=connect_in(folder))
+
+    found, held = asyncio.run(look())
+    decided = rolled_back(older, keys, folder, newest=max(now.manifest.version, held))
+    there = [device.address for device in found if not device.pair]
+    deploy(decided.path, state=state, timeout=timeout, address=there, json=json)
 
 
 @app.command("status")
@@ -220,9 +248,14 @@ def _print(rows: list["DeviceStatus"], *, json: bool) -> None:
     show(table)
 
 
+def _say_serving(progress: "Progress") -> None:
+    if progress.step == "serving":
+        say(f"{progress.device} has proved {progress.submodel} ({progress.total} bytes)")
+
+
 @contextmanager
 def _bars() -> Iterator["OnProgress"]:
-    """One bar for each sub-model, on standard error."""
+    """One bar for each sub-model on its device, on standard error."""
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 

@@ -61,7 +61,7 @@ class DeviceSettings:
         if not self.loopback and not (self.insecure or self.token or self.pair):
             raise UsageError(
                 f"--interface {self.interface} can be reached by other machines, and unsigned bundles are "
-                "accepted on loopback only only: "
+                "accepted on loopback only: "
                 "give it to a fleet with --join or --pair, or add --insecure if you trust everyone there"
             )
 

@@ -4,142 +4,260 @@ Written so that a failure at any point leaves the store and what is served as th
 """
 
 import asyncio
-import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.manifest import FileEntry, Manifest, Submodel, Variant
+from edvit_tf.device import record
 from edvit_tf.device.admission import check_admission
 from edvit_tf.device.engine import Engine, Runtime
-from edvit_tf.device.served import Held, Served
+from edvit_tf.device.memory import available_bytes
+from edvit_tf.device.record import RECORD_FILE
+from edvit_tf.device.served import NOTHING, Held, Served, Shelf
 from edvit_tf.device.store import Store
 from edvit_tf.errors import BundleError, DeviceError, EdvitError, ModelError
 from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest
 from edvit_tf.rpc.runtimes import accepts
 
-RECORD_FILE = "installed.json"
 # An aggregator that went away in the middle must not keep the next one out.
-CHUNK_SECONDS = 30.0
+CHUNK_SECONDS = 8.0
+# While a sub-model proves itself the aggregator hears that the device is alive.
+SIGN_OF_LIFE_SECONDS = 1.0
+# After these the sender may go on where it stopped.
+_INTERRUPTED = ("device.interrupted",)
+RESTING = "it rests while another version is on trial: there is no memory for both"
+
+Swap = Callable[[Shelf], None]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What a header announces."""
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    digest: str
+    submodel: Submodel
+    variant: Variant
+    vector: FileEntry
+
+    @property
+    def blobs(self) -> tuple[tuple[int, str], ...]:
+        """(size, SHA-256) of the flatbuffer and the test vector, in the order in which they come."""
+        return (self.variant.bytes, self.variant.sha256), (self.vector.bytes, self.vector.sha256)
+
+    @property
+    def total(self) -> int:
+        """Bytes of both."""
+        return self.variant.bytes + self.vector.bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Installer:
     """Puts sub-models into a store; `memory_bytes` is what they may take together.
 
-    `signer` is the key of the device's fleet: only what it signed is installed.
+    `signer` is the key of the device's fleet: only what it signed is installed. `available` says how many
+    bytes the machine has free at this moment.
     """
 
     store: Store
     runtime: Runtime
     memory_bytes: int
     signer: Ed25519PublicKey | None = None
+    available: Callable[[], int] = available_bytes
 
     async def install(
-        self, requests: AsyncIterable[InstallRequest], served: Served, swap: Callable[[Served], None]
+        self, requests: AsyncIterable[InstallRequest], shelf: Shelf, swap: Swap
     ) -> AsyncGenerator[InstallReply, None]:
-        """Receive, check and prove one sub-model, record it, then hand what is served from now on to `swap`.
+        """Receive, check and prove one sub-model, record it, then hand what is on the shelf to `swap`.
+
+        A device's first bundle is settled at once. A later one is on trial until `settle`; the settled one
+        stays beside it, or rests when there is no memory for both and the header allows that.
 
         Raises:
             DeviceError: with the reason; nothing has changed.
             BundleError: when the manifest is not valid.
         """
         parts = aiter(requests)
-        header = await _header(parts)
-        manifest = parse(header.manifest)
-        check_admission(self.signer, header, manifest, served)
-        digest = hashlib.sha256(header.manifest).hexdigest()
-        submodel = manifest.submodel(header.submodel)
-        variant = _variant(submodel, header.variant)
-        self._check(digest, submodel, variant, served)
-        vector = _vector(manifest, variant)
-        before = served.held if served.manifest == digest else {}
+        first = await _next(parts)
+        if first.WhichOneof("part") == "settle":
+            async for reply in self._settle(first.settle.manifest.hex(), shelf, swap):
+                yield reply
+            return
+        offer = _offer(first)
+        self._admit(first.header, offer, shelf)
+        base = self._room(offer, shelf, replaces=first.header.replaces)
         try:
-            yield InstallReply(step=InstallReply.RECEIVING)
-            blobs = (variant.bytes, variant.sha256), (vector.bytes, vector.sha256)
-            async with aclosing(self._receive(parts, blobs)) as progress:
+            start = await asyncio.to_thread(self._start, offer) if first.header.resumes else 0
+            yield InstallReply(step=InstallReply.RECEIVING, received_bytes=start)
+            async with aclosing(self._receive(parts, offer, start)) as progress:
                 async for received in progress:
                     yield InstallReply(step=InstallReply.RECEIVING, received_bytes=received)
-            yield InstallReply(step=InstallReply.VERIFYING, received_bytes=variant.bytes + vector.bytes)
-            engine = await self._prove(variant.sha256, vector.sha256)
-            fresh = dataclasses.replace(_held(manifest, variant), engine=engine)
-            after = _served(manifest, digest, {**before, submodel.id: fresh})
-            await asyncio.to_thread(self._record, header.manifest, after)
-            swap(after)
-            served = after
-        finally:
-            self.store.keep_only(_blobs(served))
-        log.info("serving %s of %s", submodel.id, served.title)
-        yield InstallReply(step=InstallReply.SERVING, received_bytes=variant.bytes + vector.bytes)
+            proof = asyncio.create_task(self._prove(offer.variant, offer.vector.sha256, shelf))
+            async for _ in _signs_of_life(proof):
+                yield InstallReply(step=InstallReply.VERIFYING, received_bytes=offer.total)
+            fresh = proof.result()
+            after = _with(base, offer, fresh)
+            await asyncio.to_thread(self._record, offer.manifest_bytes, after)
+        except EdvitError as error:
+            if error.code not in _INTERRUPTED:
+                self.store.keep_only(self._needed(shelf))
+            raise
+        swap(after)
+        self.store.keep_only(self._needed(after))
+        log.info(
+            "serving %s of %s version %d", offer.submodel.id, offer.manifest.name, offer.manifest.version
+        )
+        yield InstallReply(
+            step=InstallReply.SERVING, received_bytes=offer.total, microseconds=fresh.microseconds
+        )
 
-    async def restore(self) -> Served:
+    async def _settle(self, digest: str, shelf: Shelf, swap: Swap) -> AsyncGenerator[InstallReply, None]:
+        """Keep one of two bundles; if it rested it proves itself anew."""
+        kept = next((served for served in shelf.generations if served.manifest == digest), None)
+        if kept is None:
+            raise DeviceError("this device does not hold that bundle", code="device.version")
+        after = Shelf(settled=kept)
+        await asyncio.to_thread(self.store.write, RECORD_FILE, record.to_json(after))
+        swap(after)
+        self.store.keep_only(self._needed(after))
+        if not kept.serving:
+            waking = asyncio.create_task(self._wake(kept, after))
+            async for _ in _signs_of_life(waking):
+                yield InstallReply(step=InstallReply.VERIFYING)
+            after = Shelf(settled=waking.result())
+            swap(after)
+        log.info("settled for %s", kept.title)
+        yield InstallReply(step=InstallReply.SERVING)
+
+    async def restore(self) -> Shelf:
         """Return what was installed before the device stopped, each sub-model proved again.
 
         One that fails is held without serving, with the reason; a record that cannot be read means an empty
         device, which an aggregator fills again.
         """
-        record = self.store.read(RECORD_FILE)
-        if record is None:
-            return Served()
+        written = self.store.read(RECORD_FILE)
+        if written is None:
+            return Shelf()
         try:
-            digest, files = _read_record(record)
-            manifest = self._manifest(digest)
-            variants = {
-                submodel: _variant(manifest.submodel(submodel), file) for submodel, file in files.items()
-            }
+            was = record.read(written)
+            shelf = Shelf(self._listed(was.settled), self._listed(was.trial))
         except (BundleError, DeviceError) as error:
             log.warning("starting empty: %s", error.message)
-            return Served()
+            return Shelf()
+        if not was.resting:
+            shelf = replace(shelf, settled=await self._wake(shelf.settled, shelf))
+        return replace(shelf, trial=await self._wake(shelf.trial, shelf))
+
+    def _listed(self, entry: record.Entry | None) -> Served:
+        """What a record names, without engines."""
+        if entry is None:
+            return NOTHING
+        manifest = self._manifest(entry.manifest)
         held = {
-            submodel: await self._proved(_held(manifest, variant), variant)
-            for submodel, variant in variants.items()
+            submodel: _held(manifest, _variant(manifest.submodel(submodel), file))
+            for submodel, file in entry.submodels.items()
         }
-        return _served(manifest, digest, held)
+        return _served(manifest, entry.manifest, held).resting(RESTING)
+
+    async def _wake(self, served: Served, shelf: Shelf) -> Served:
+        """Load the sub-models of one bundle beside what is loaded on the shelf, as far as the memory goes."""
+        if not served.manifest:
+            return served
+        manifest = self._manifest(served.manifest)
+        awake: dict[str, Held] = {}
+        for submodel, held in served.held.items():
+            loaded = [*shelf.engines().values(), *(one for one in awake.values() if one.engine is not None)]
+            taken = sum(one.memory_bytes for one in loaded)
+            variant = _variant(manifest.submodel(submodel), held.variant)
+            awake[submodel] = await self._proved(held, variant, taken, shelf)
+        return replace(served, held=awake)
 
     def _manifest(self, digest: str) -> Manifest:
         if not self.store.intact(digest):
             raise DeviceError("the manifest in the store is missing or changed", code="device.hash")
         return parse(self.store.blob(digest).read_bytes())
 
-    async def _proved(self, held: Held, variant: Variant) -> Held:
+    async def _proved(self, held: Held, variant: Variant, taken: int, shelf: Shelf) -> Held:
         try:
             if not accepts(variant.runtimes, self.runtime.name):
                 raise _wrong_runtime(variant, self.runtime.name)
+            if taken + held.memory_bytes > self.memory_bytes:
+                raise _no_memory(held.variant, held.memory_bytes, self.memory_bytes, taken)
+            self._check_available(held.variant, held.memory_bytes)
             for sha256 in (held.sha256, held.vector):
                 if not await asyncio.to_thread(self.store.intact, sha256):
                     raise DeviceError("its file in the store is missing or changed", code="device.hash")
-            return dataclasses.replace(held, engine=await self._prove(held.sha256, held.vector))
+            return await self._prove(variant, held.vector, shelf)
         except EdvitError as error:
             log.warning("%s does not serve: %s", held.variant, error.message)
-            return dataclasses.replace(held, reason=error.message)
+            return replace(held, engine=None, reason=error.message)
 
-    def _check(self, digest: str, submodel: Submodel, variant: Variant, served: Served) -> None:
-        if not accepts(variant.runtimes, self.runtime.name):
-            raise _wrong_runtime(variant, self.runtime.name)
-        others = served.memory_without(submodel.id) if served.manifest == digest else 0
-        if others + variant.memory_bytes > self.memory_bytes:
+    def _admit(self, header: InstallHeader, offer: _Offer, shelf: Shelf) -> None:
+        """Decide whether a manifest may come in at all."""
+        check_admission(self.signer, header, offer.manifest, shelf.settled)
+        if not accepts(offer.variant.runtimes, self.runtime.name):
+            raise _wrong_runtime(offer.variant, self.runtime.name)
+
+    def _room(self, offer: _Offer, shelf: Shelf, *, replaces: bool) -> Shelf:
+        """Return the shelf as it may stay while the offer serves.
+
+        Raises:
+            DeviceError: there is no memory for it (`device.memory`).
+        """
+        needed = offer.variant.memory_bytes
+        if offer.variant.sha256 not in shelf.engines():
+            self._check_available(offer.submodel.id, needed)
+        bases = [shelf]
+        if replaces and shelf.settled.manifest != offer.digest and shelf.settled.manifest:
+            bases.append(replace(shelf, settled=shelf.settled.resting(RESTING)))
+        taken = 0
+        for base in bases:
+            others = _without(base, offer).engines()
+            others.pop(offer.variant.sha256, None)
+            taken = sum(held.memory_bytes for held in others.values())
+            if taken + needed <= self.memory_bytes:
+                return base
+        raise _no_memory(offer.submodel.id, needed, self.memory_bytes, taken)
+
+    def _check_available(self, what: str, needed: int) -> None:
+        available = self.available()
+        if needed > available:
             raise DeviceError(
-                f"{submodel.id} takes {variant.memory_bytes} bytes of memory, and of the {self.memory_bytes} "
-                f"that this device gives {others} are taken",
+                f"{what} takes {needed} bytes of memory and this machine has {available} free now: "
+                "stop other programs on it, or choose a smaller sub-model",
                 code="device.memory",
             )
 
+    def _start(self, offer: _Offer) -> int:
+        """How many bytes of an offer are here already."""
+        start = 0
+        for size, sha256 in offer.blobs:
+            there = self.store.received(size, sha256)
+            start += there
+            if there < size:
+                break
+        return start
+
     async def _receive(
-        self, parts: AsyncIterator[InstallRequest], blobs: tuple[tuple[int, str], ...]
+        self, parts: AsyncIterator[InstallRequest], offer: _Offer, start: int
     ) -> AsyncGenerator[int, None]:
-        """Store the blobs (size, SHA-256), which come in this order; yield the bytes received so far."""
-        received = 0
-        rest = b""
-        for size, sha256 in blobs:
-            with self.store.receive(size, sha256) as incoming:
+        """Store the blobs, from byte `start` on; yield the bytes received so far."""
+        received, before, rest = start, 0, b""
+        for size, sha256 in offer.blobs:
+            after = min(max(0, start - before), size)
+            before += size
+            if after == size and await asyncio.to_thread(self.store.intact, sha256):
+                continue
+            with await asyncio.to_thread(self.store.receive, size, sha256, after=after) as incoming:
                 while incoming.missing:
                     data = rest or await _chunk(parts)
                     data, rest = data[: incoming.missing], data[incoming.missing :]
@@ -150,27 +268,85 @@ class Installer:
         if rest:
             raise DeviceError("more bytes came than the manifest announces", code="device.size")
 
-    async def _prove(self, flatbuffer: str, vector: str) -> Engine:
-        """Run the test vector in a child process, then load the flatbuffer here."""
-        paths = self.store.blob(flatbuffer), self.store.blob(vector)
+    async def _prove(self, variant: Variant, vector: str, shelf: Shelf) -> Held:
+        """Run the test vector in a child process, then load the flatbuffer here, unless it serves already."""
+        held = Held(variant.file, variant.sha256, vector, variant.format, variant.memory_bytes)
+        loaded = shelf.engines().get(variant.sha256)
+        if loaded is not None:
+            return replace(held, engine=loaded.engine, microseconds=loaded.microseconds)
+        paths = self.store.blob(variant.sha256), self.store.blob(vector)
         verdict = await asyncio.to_thread(self.runtime.verify, *paths)
         if not verdict.ok:
             raise DeviceError(f"the test vector failed: {verdict.reason}", code="device.vector")
         try:
-            return Engine(await asyncio.to_thread(self.runtime.load, paths[0]))
+            engine = Engine(await asyncio.to_thread(self.runtime.load, paths[0]))
         except ModelError as error:
             raise DeviceError(error.message, code="device.load") from error
+        return replace(held, engine=engine, microseconds=verdict.microseconds)
 
-    def _record(self, manifest: bytes, served: Served) -> None:
-        digest = self.store.add(manifest)
-        variants = {submodel: held.variant for submodel, held in served.held.items()}
-        record = json.dumps({"manifest": digest, "submodels": variants}, indent=2, sort_keys=True)
-        self.store.write(RECORD_FILE, record.encode())
+    def _record(self, manifest: bytes, shelf: Shelf) -> None:
+        self.store.add(manifest)
+        self.store.write(RECORD_FILE, record.to_json(shelf))
+
+    def _needed(self, shelf: Shelf) -> set[str]:
+        """Every blob that the shelf needs at the next start, and all variants of a bundle on trial."""
+        hashes = {
+            sha256
+            for served in shelf.generations
+            for held in served.held.values()
+            for sha256 in (held.sha256, held.vector)
+        }
+        hashes |= {served.manifest for served in shelf.generations}
+        if shelf.trial.manifest:
+            manifest = parse(self.store.blob(shelf.trial.manifest).read_bytes())
+            hashes |= {entry.sha256 for entry in manifest.every_file()}
+        return hashes
 
 
-def _blobs(served: Served) -> set[str]:
-    """Every blob that `served` needs at the next start."""
-    return {served.manifest}.union(*({held.sha256, held.vector} for held in served.held.values()))
+def _offer(first: InstallRequest) -> _Offer:
+    if first.WhichOneof("part") != "header":
+        raise DeviceError("an installation begins with its header", code="device.stream")
+    header: InstallHeader = first.header
+    manifest = parse(header.manifest)
+    submodel = manifest.submodel(header.submodel)
+    variant = _variant(submodel, header.variant)
+    digest = hashlib.sha256(header.manifest).hexdigest()
+    return _Offer(manifest, header.manifest, digest, submodel, variant, _vector(manifest, variant))
+
+
+def _without(shelf: Shelf, offer: _Offer) -> Shelf:
+    """The shelf with room for an offer: what the offer replaces is gone."""
+
+    def rest(served: Served) -> Served:
+        return replace(served, held={k: v for k, v in served.held.items() if k != offer.submodel.id})
+
+    fresh = _served(offer.manifest, offer.digest, {})
+    if shelf.settled.manifest in ("", offer.digest):
+        return replace(shelf, settled=rest(shelf.settled) if shelf.settled.manifest else fresh)
+    if shelf.trial.manifest == offer.digest:
+        return replace(shelf, trial=rest(shelf.trial))
+    return replace(shelf, trial=fresh)
+
+
+def _with(shelf: Shelf, offer: _Offer, fresh: Held) -> Shelf:
+    """The shelf with the offer on it."""
+    room = _without(shelf, offer)
+    if room.settled.manifest == offer.digest:
+        held = {**room.settled.held, offer.submodel.id: fresh}
+        return replace(room, settled=replace(room.settled, held=held))
+    return replace(room, trial=replace(room.trial, held={**room.trial.held, offer.submodel.id: fresh}))
+
+
+async def _signs_of_life(task: "asyncio.Task[object]") -> AsyncGenerator[None, None]:
+    """Yield at once and then every second until the task is done; a caller that leaves cancels it."""
+    try:
+        yield
+        while not task.done():
+            await asyncio.wait([task], timeout=SIGN_OF_LIFE_SECONDS)
+            if not task.done():
+                yield
+    finally:
+        task.cancel()
 
 
 def _held(manifest: Manifest, variant: Variant) -> Held:
@@ -194,18 +370,18 @@ def _variant(submodel: Submodel, file: str) -> Variant:
     raise DeviceError(f"{submodel.id} has no variant {file[:80]!r}", code="device.variant")
 
 
+def _no_memory(what: str, needed: int, given: int, taken: int) -> DeviceError:
+    return DeviceError(
+        f"{what} takes {needed} bytes of memory, and of the {given} that this device gives {taken} are taken",
+        code="device.memory",
+    )
+
+
 def _wrong_runtime(variant: Variant, runtime: str) -> DeviceError:
     wanted = " or ".join(f"{name} {version}" for name, version in sorted(variant.runtimes.items()))
     return DeviceError(
         f"format {variant.format} needs {wanted}, and this device runs {runtime}", code="device.runtime"
     )
-
-
-async def _header(parts: AsyncIterator[InstallRequest]) -> InstallHeader:
-    first = await _next(parts)
-    if first.WhichOneof("part") != "header":
-        raise DeviceError("an installation begins with its header", code="device.stream")
-    return first.header
 
 
 async def _chunk(parts: AsyncIterator[InstallRequest]) -> bytes:
@@ -220,14 +396,6 @@ async def _next(parts: AsyncIterator[InstallRequest]) -> InstallRequest:
         async with asyncio.timeout(CHUNK_SECONDS):
             return await anext(parts)
     except StopAsyncIteration:
-        raise DeviceError("the sub-model ended before its last byte", code="device.size") from None
+        raise DeviceError("the sub-model ended before its last byte", code="device.interrupted") from None
     except TimeoutError:
-        raise DeviceError(f"nothing came for {CHUNK_SECONDS:.0f} s", code="device.stream") from None
-
-
-def _read_record(record: bytes) -> tuple[str, dict[str, str]]:
-    try:
-        document = json.loads(record)
-        return str(document["manifest"]), {str(key): str(file) for key, file in document["submodels"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DeviceError(f"{RECORD_FILE} in the store is broken", code="device.record") from error
+        raise DeviceError(f"nothing came for {CHUNK_SECONDS:.0f} s", code="device.interrupted") from None

@@ -4,7 +4,7 @@ import hashlib
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.device.engine import Engine, Runtime, installed_runtime
-from edvit_tf.device.served import Held, Served
+from edvit_tf.device.served import Held, Served, Shelf
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.errors import DeviceError
 from edvit_tf.rpc.runtimes import accepts
@@ -48,4 +48,4 @@ def local_device(bundle: Bundle, *, runtime: Runtime | None = None) -> DeviceSer
         runtime=here.name,
         memory_bytes=sum(part.memory_bytes for part in held.values()),
     )
-    return DeviceService(facts, served)
+    return DeviceService(facts, Shelf(settled=served))

@@ -1,19 +1,19 @@
 """What a device holds and serves at one moment: replaced whole, never changed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import dataclass, field, replace
 
 from edvit_tf.device.engine import Engine
 from edvit_tf.errors import DeviceError
-from edvit_tf.rpc.edvit_pb2 import Holding
+from edvit_tf.rpc.edvit_pb2 import Generation, Holding, InferRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """One sub-model: which variant (a file name in the manifest), and its engine, or why it has none.
 
-    `sha256` and `vector` are the SHA-256 of its flatbuffer and of its test vector.
+    `sha256` and `vector` are the SHA-256 of its flatbuffer and of its test vector; `microseconds` is the
+    median of one picture, measured here.
     """
 
     variant: str
@@ -23,6 +23,7 @@ class Held:
     memory_bytes: int
     engine: Engine | None = None
     reason: str = ""
+    microseconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,10 @@ class Served:
             raise DeviceError(f"{submodel} does not serve: {held.reason}", code="device.submodel")
         return held.engine
 
-    def memory_without(self, submodel: str) -> int:
-        """Bytes that all sub-models but this one take."""
-        return sum(held.memory_bytes for name, held in self.held.items() if name != submodel)
+    @property
+    def serving(self) -> bool:
+        """Whether any of it serves."""
+        return any(held.engine is not None for held in self.held.values())
 
     def holdings(self) -> list[Holding]:
         """What to say of it in Hello."""
@@ -66,13 +68,83 @@ class Served:
                 format=held.format,
                 serving=held.engine is not None,
                 reason=held.reason,
+                memory_bytes=held.memory_bytes,
+                microseconds=held.microseconds,
             )
             for submodel, held in sorted(self.held.items())
         ]
 
-    def close(self, *, but: Optional["Served"] = None) -> None:
+    def resting(self, reason: str) -> "Served":
+        """The same without engines."""
+        held = {name: replace(one, engine=None, reason=reason) for name, one in self.held.items()}
+        return replace(self, held=held)
+
+
+NOTHING = Served()
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """All that a device holds: the bundle it has settled for, and one that is on trial beside it.
+
+    A bundle that is not there is `NOTHING`. Requests name their bundle, so both may serve at once and no
+    answer is of both.
+    """
+
+    settled: Served = NOTHING
+    trial: Served = NOTHING
+
+    @property
+    def first(self) -> Served:
+        """The settled bundle, or the one on trial where the settled one serves nothing."""
+        return self.trial if self.trial.serving and not self.settled.serving else self.settled
+
+    @property
+    def generations(self) -> tuple[Served, ...]:
+        """The bundles that are there."""
+        return tuple(served for served in (self.settled, self.trial) if served.manifest)
+
+    def asked(self, request: InferRequest) -> Served:
+        """Return the bundle that a request names.
+
+        Raises:
+            DeviceError: it is not here (`device.version`).
+        """
+        for served in self.generations:
+            same = (served.bundle, served.version) == (request.bundle, request.bundle_version)
+            if same and request.manifest in (b"", bytes.fromhex(served.manifest)):
+                return served
+        raise DeviceError(
+            f"this device serves {self.first.title}, "
+            f"not {request.bundle[:80]} version {request.bundle_version}",
+            code="device.version",
+        )
+
+    def engines(self) -> dict[str, Held]:
+        """What is loaded, by the SHA-256 of its flatbuffer: the same bytes are loaded once."""
+        return {
+            held.sha256: held
+            for served in self.generations
+            for held in served.held.values()
+            if held.engine is not None
+        }
+
+    def say(self) -> list[Generation]:
+        """What to say of all of it in Hello."""
+        return [
+            Generation(
+                bundle=served.bundle,
+                version=served.version,
+                manifest=bytes.fromhex(served.manifest),
+                settled=served is self.settled,
+                holdings=served.holdings(),
+            )
+            for served in self.generations
+        ]
+
+    def close(self, *, but: "Shelf | None" = None) -> None:
         """End the threads of the engines that `but` has not taken over."""
-        kept = {id(held.engine) for held in but.held.values()} if but else set()
-        for held in self.held.values():
+        kept = {id(held.engine) for held in but.engines().values()} if but else set()
+        for held in self.engines().values():
             if held.engine is not None and id(held.engine) not in kept:
                 held.engine.close()

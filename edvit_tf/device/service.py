@@ -10,7 +10,7 @@ import numpy as np
 
 from edvit_tf import __version__
 from edvit_tf.device.install import Installer
-from edvit_tf.device.served import Served
+from edvit_tf.device.served import Shelf
 from edvit_tf.errors import DeviceError, EdvitError
 from edvit_tf.rpc.edvit_pb2 import (
     HelloReply,
@@ -43,30 +43,32 @@ class Facts:
     joules_per_mac: float = 1e-9
     accelerator: str = ""
     accelerator_reason: str = "this version uses the CPU only"
+    targets: tuple[str, ...] = ("any", "cpu")
 
 
 class DeviceService:
     """A device's side of the protocol (`edvit_tf.rpc.link.Handler`)."""
 
-    def __init__(self, facts: Facts, served: Served, installer: Installer | None = None) -> None:
+    def __init__(self, facts: Facts, shelf: Shelf, installer: Installer | None = None) -> None:
         self._facts = facts
-        self._served = served
+        self._shelf = shelf
         self._installer = installer
         self._installing = asyncio.Lock()
 
     @property
-    def served(self) -> Served:
+    def shelf(self) -> Shelf:
         """What the device holds at this moment."""
-        return self._served
+        return self._shelf
 
     def close(self) -> None:
         """End the threads of the sub-models."""
-        self._served.close()
+        self._shelf.close()
 
     async def hello(self, request: HelloRequest) -> HelloReply:
         """Say what this device is and holds; raises ProtocolError to an aggregator of another age."""
         check_protocol(request.protocol, "the aggregator")
         facts = self._facts
+        first = self._shelf.first
         return HelloReply(
             protocol=PROTOCOL,
             id=facts.id,
@@ -78,29 +80,31 @@ class DeviceService:
             memory_bytes=facts.memory_bytes,
             energy_joules=facts.energy_joules,
             joules_per_mac=facts.joules_per_mac,
-            bundle=self._served.bundle,
-            bundle_version=self._served.version,
-            holdings=self._served.holdings(),
+            bundle=first.bundle,
+            bundle_version=first.version,
+            holdings=first.holdings(),
+            generations=self._shelf.say(),
+            targets=facts.targets,
         )
 
     async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
-        """Take one sub-model; what was served before goes on until the new one has proved itself."""
+        """Take one sub-model, or settle; what served before goes on until the new one has proved itself."""
         try:
             if self._installer is None:
                 raise DeviceError("this device takes no sub-models", code="device.fixed")
             if self._installing.locked():
                 raise DeviceError("another sub-model is being installed: try again", code="device.busy")
-            replies = self._installer.install(requests, self._served, self._swap)
+            replies = self._installer.install(requests, self._shelf, self._swap)
             async with self._installing, aclosing(replies):
                 async for reply in replies:
                     yield reply
         except EdvitError as error:
             log.warning("refused: %s", error.message)
-            yield InstallReply(step=InstallReply.REFUSED, reason=error.message)
+            yield InstallReply(step=InstallReply.REFUSED, reason=error.message, code=error.code)
 
-    def _swap(self, served: Served) -> None:
-        before, self._served = self._served, served
-        before.close(but=served)
+    def _swap(self, shelf: Shelf) -> None:
+        before, self._shelf = self._shelf, shelf
+        before.close(but=shelf)
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Run the named sub-models on one picture.
@@ -109,19 +113,14 @@ class DeviceService:
             DeviceError: for another bundle or version (`device.version`), a sub-model that is not here or
                 does not serve (`device.submodel`), or a picture of another shape (`device.picture`).
         """
-        served = self._served
-        if (request.bundle, request.bundle_version) != (served.bundle, served.version):
-            raise DeviceError(
-                f"{self._facts.name} serves {served.title}, "
-                f"not {request.bundle} version {request.bundle_version}",
-                code="device.version",
-            )
+        served = self._shelf.asked(request)
         engines = [served.engine(submodel) for submodel in request.submodels]
         image = _image(request.picture, served.shape)
         results = await asyncio.gather(*(engine.run(image) for engine in engines))
         return InferReply(
             request_id=request.request_id,
             bundle_version=served.version,
+            manifest=bytes.fromhex(served.manifest),
             outputs=[
                 Output(
                     submodel=submodel,

@@ -10,11 +10,12 @@
 
 from edvit_tf.fleet.aggregator import Aggregator
 from edvit_tf.fleet.answer import Answer, DeviceReply
-from edvit_tf.fleet.deploy import Deployment, Progress, deploy
+from edvit_tf.fleet.deploy import Deployment, deploy
 from edvit_tf.fleet.discover import Announced, at_address, discover
 from edvit_tf.fleet.hello import DeviceStatus, State
 from edvit_tf.fleet.member import Timing
 from edvit_tf.fleet.survey import survey
+from edvit_tf.fleet.transfer import Progress
 
 __all__ = [
     "Aggregator",

@@ -1,6 +1,7 @@
 """The aggregator: keeps every device of a deployment connected, and answers pictures through them."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -44,6 +45,7 @@ class Aggregator:
         connect: makes a link from an address and a device's id.
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
+        trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Aggregator:
         connect: Connect = in_the_clear,
         browse: bool = True,
         timing: Timing | None = None,
+        trial: bool = False,
     ) -> None:
         self._bundle = bundle
+        self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
         self._deployment = deployment
         self._deadline = deadline
         self._fusion = Fusion(bundle)
         self._browse = browse
+        self._trial = trial
         self._members = {
             device.id: Member(
                 device, connect=connect, prepare=partial(self._prepare, device.id), timing=timing
@@ -107,7 +112,12 @@ class Aggregator:
         manifest = self._bundle.manifest
         picture = encode(image, manifest.input)
         replies = await dispatch(
-            manifest, self._routes(), picture, deadline=self._deadline, on_failure=self._on_failure
+            manifest,
+            self._routes(),
+            picture,
+            digest=self._digest,
+            deadline=self._deadline,
+            on_failure=self._on_failure,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:
@@ -128,7 +138,8 @@ class Aggregator:
         ]
 
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
-        return await ensure(link, hello, self._bundle, self._deployment.submodels_of(device))
+        submodels = self._deployment.submodels_of(device)
+        return await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
 
     def _on_found(self, device: Announced) -> None:
         if device.id in self._members:

@@ -81,7 +81,7 @@ def features_of(
     """
     if reply.request_id != request.request_id:
         raise _garbage(who, "it answers another question")
-    if reply.bundle_version != request.bundle_version:
+    if reply.bundle_version != request.bundle_version or request.manifest not in (b"", reply.manifest):
         raise _garbage(who, f"it answers from version {reply.bundle_version}")
     if sorted(output.submodel for output in reply.outputs) != sorted(request.submodels):
         raise _garbage(who, "it answers for other sub-models than it was asked")

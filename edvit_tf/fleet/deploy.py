@@ -4,44 +4,35 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
+from edvit_tf.fleet.answer import features_of
 from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.discover import Announced, clean_text
+from edvit_tf.fleet.dispatch import encode
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.member import Connect
+from edvit_tf.fleet.rollout import Party, bearable, check_bearable, digest_of, roll
+from edvit_tf.fleet.transfer import OnProgress, Parcel, install, settle
 from edvit_tf.plan.greedy import Place, Work, greedy
-from edvit_tf.rpc.edvit_pb2 import HelloReply, InstallHeader, InstallReply, InstallRequest
-from edvit_tf.rpc.link import CHUNK_BYTES, Link
+from edvit_tf.rpc.edvit_pb2 import Generation, HelloReply, Holding, InferRequest
+from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.runtimes import accepts
+from edvit_tf.runtime.check import LEAST_COSINE, cosine
 
-# The test vector of a large model takes its time on a slow board, and so do its bytes on a slow network.
-VERIFY_SECONDS = 150.0
-SLOWEST_BYTES_A_SECOND = 500_000
+# One picture on a slow board over a bad network.
+EXAMINE_SECONDS = 10.0
 
 NO_DEVICE = (
     "no device was found: check that `edvit-tf device run` is running, that it is on this network "
     "(multicast passes, UDP port 5353 is open), or name it with --address host:port"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one sub-model is: `step` is "sending", "verifying" or "serving"; the sizes are bytes."""
-
-    submodel: str
-    device: str
-    step: str
-    sent: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +53,21 @@ async def deploy(
     *,
     on_progress: OnProgress | None = None,
     connect: Connect = in_the_clear,
+    on_switch: Callable[[Deployment], Awaitable[None]] | None = None,
+    outage: bool = False,
 ) -> Deployment:
-    """Place the sub-models on the devices by the paper's greedy and install them, all devices at once.
+    """Place the sub-models on the devices by the paper's greedy and bring them there.
 
-    A device that cannot be reached or is refused is left out, as long as the others suffice.
+    Where nothing is served yet, all devices at once. Where an older bundle answers, it answers until all hold
+    the new one (`edvit_tf.fleet.rollout`); then `on_switch` is called, at which the aggregator changes over.
+    A device that cannot be reached or is refused is left out, as long as the others suffice. `outage` allows
+    more sub-models to be out on the way than the fusion bears. What is there already is not sent again: after
+    an interruption the same call goes on.
 
     Raises:
         LinkError: no device can be used; the sentence has the reason of each.
         PlanError: a sub-model fits on none of them.
-        DeviceError: a device refused its sub-model, or holds another one than was sent.
+        DeviceError: a device refused its sub-model or did not pass; every device is back at the old bundle.
     """
     async with AsyncExitStack() as stack:
         links: dict[str, Link] = {}
@@ -79,7 +76,7 @@ async def deploy(
         for device, link, answer in await _greet(devices, connect, stack):
             if isinstance(answer, EdvitError):
                 reasons.append(f"{device.name or device.address}: {answer.message}")
-            elif missing := unsuited(bundle, answer.runtime):
+            elif missing := unsuited(bundle, answer):
                 reasons.append(
                     f"{device.name or device.address}: it runs {answer.runtime}, and {missing} cannot"
                 )
@@ -93,15 +90,40 @@ async def deploy(
             assignment,
             tuple(Announced(links[key].address, key, clean_text(hellos[key].name)) for key in used),
         )
-        tasks = [
-            ensure(links[key], hellos[key], bundle, deployment.submodels_of(key), on_progress=on_progress)
-            for key in used
-        ]
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        parties = [_party(bundle, links[key], hellos[key], deployment.submodels_of(key)) for key in used]
+        answering = any(party.before not in (b"", digest_of(bundle)) for party in parties)
+        bears = bearable(bundle.manifest)
+        if not outage:
+            check_bearable(parties, bears)
+
+        async def stage(party: Party) -> None:
+            await fill(
+                party.link,
+                party.hello,
+                bundle,
+                party.submodels,
+                on_progress=on_progress,
+                replaces=party.tight,
+            )
+            await examine(party.link, party.hello, bundle, party.submodels)
+
+        async def switch() -> None:
+            if on_switch is not None:
+                await on_switch(deployment)
+
+        most = max(1, bears) if answering else len(bundle.manifest.submodels)
+        await roll(parties, bundle, stage, most=most, on_switch=switch)
     return deployment
+
+
+def _party(bundle: Bundle, link: Link, hello: HelloReply, submodels: tuple[str, ...]) -> Party:
+    settled = next((one for one in hello.generations if one.settled), None)
+    before = settled.manifest if settled else b""
+    variants = [candidates(bundle.manifest.submodel(submodel), hello)[0] for submodel in submodels]
+    there = {holding.sha256: holding.memory_bytes for one in hello.generations for holding in one.holdings}
+    more = sum(variant.memory_bytes for variant in variants if variant.sha256 not in there)
+    tight = bool(before) and sum(there.values()) + more > hello.memory_bytes
+    return Party(link, hello, submodels, before, tight and before != digest_of(bundle))
 
 
 async def _greet(
@@ -123,14 +145,17 @@ async def _greet(
 def place(bundle: Bundle, hellos: Mapping[str, HelloReply]) -> dict[str, str]:
     """Assign each sub-model to a device id by the paper's greedy.
 
-    The devices may need different variants of a sub-model; the largest of these counts.
+    A device may have a choice of variants, of which the smallest counts, and devices may need different ones,
+    of which the largest counts.
     """
-    runtimes = {hello.runtime for hello in hellos.values()}
     works = [
         Work(
             id=submodel.id,
             macs=submodel.macs,
-            memory_bytes=max(variant_for(submodel, runtime).memory_bytes for runtime in runtimes),
+            memory_bytes=max(
+                min(variant.memory_bytes for variant in candidates(submodel, hello))
+                for hello in hellos.values()
+            ),
         )
         for submodel in bundle.manifest.submodels
     ]
@@ -148,26 +173,33 @@ def place(bundle: Bundle, hellos: Mapping[str, HelloReply]) -> dict[str, str]:
     return {submodel: names[name] for submodel, name in greedy(works, places).assignment.items()}
 
 
-def variant_for(submodel: Submodel, runtime: str) -> Variant:
-    """Return the first variant, in the manifest's order, that `runtime` ("name/version") runs rightly.
+def candidates(submodel: Submodel, hello: HelloReply) -> list[Variant]:
+    """The variants, in the manifest's order, that a device can run rightly by what it says of itself.
 
     Raises:
-        DeviceError: there is none.
+        DeviceError: there is none (`device.runtime`).
     """
-    for variant in submodel.variants:
-        if accepts(variant.runtimes, runtime):
-            return variant
+    targets = set(hello.targets) or {"any", "cpu"}
+    found = [
+        variant
+        for variant in submodel.variants
+        if variant.target in targets and accepts(variant.runtimes, hello.runtime)
+    ]
+    if found:
+        return found
     raise DeviceError(
-        f"{submodel.id} comes in {', '.join(submodel.formats)}, and {clean_text(runtime)} runs none of them: "
-        "export it with --format f32 or int8 too",
+        f"{submodel.id} comes in {', '.join(submodel.formats)}, and {clean_text(hello.runtime)} runs none of "
+        "them: export it with --format f32 or int8 too",
         code="device.runtime",
     )
 
 
-def unsuited(bundle: Bundle, runtime: str) -> str:
-    """Name a sub-model that has no variant for `runtime`; empty when all have one."""
+def unsuited(bundle: Bundle, hello: HelloReply) -> str:
+    """Name a sub-model that has no variant for a device; empty when all have one."""
     for submodel in bundle.manifest.submodels:
-        if not any(accepts(variant.runtimes, runtime) for variant in submodel.variants):
+        try:
+            candidates(submodel, hello)
+        except DeviceError:
             return submodel.id
     return ""
 
@@ -179,83 +211,127 @@ async def ensure(
     submodels: Sequence[str],
     *,
     on_progress: OnProgress | None = None,
+    settles: bool = True,
 ) -> HelloReply:
     """Install what the device, which said `hello`, does not serve yet; return the hello that shows all of it.
+
+    With `settles` a bundle that was on trial there is no more, and the one before it goes.
 
     Raises:
         DeviceError: it refused, or holds something else than was sent.
         LinkError: it cannot be reached any more.
     """
-    chosen = [
-        (submodel, variant_for(bundle.manifest.submodel(submodel), hello.runtime)) for submodel in submodels
-    ]
-    missing = [
-        (submodel, variant) for submodel, variant in chosen if not _holds(hello, bundle, submodel, variant)
-    ]
-    for submodel, variant in missing:
-        await install(link, bundle, submodel, variant, device=clean_text(hello.name), on_progress=on_progress)
-    if not missing:
+    sent = await fill(link, hello, bundle, submodels, on_progress=on_progress)
+    if not sent and not (settles and _on_trial(hello, bundle)):
         return hello
+    if settles:
+        await settle(link, bundle, device=clean_text(hello.name))
     after = await say_hello(link, hello.id)
-    for submodel, variant in chosen:
-        if not _holds(after, bundle, submodel, variant):
-            raise DeviceError(
-                f"{clean_text(hello.name)} does not hold the {submodel} that it was sent",
-                code="device.holding",
-            )
+    for submodel in submodels:
+        if _held(after, bundle, submodel) is None:
+            raise _holds_not(hello, submodel)
     return after
 
 
-def _holds(hello: HelloReply, bundle: Bundle, submodel: str, variant: Variant) -> bool:
-    served = (hello.bundle, hello.bundle_version)
-    return served == (bundle.manifest.name, bundle.manifest.version) and any(
-        holding.submodel == submodel and holding.sha256 == variant.sha256 and holding.serving
-        for holding in hello.holdings
+async def fill(
+    link: Link,
+    hello: HelloReply,
+    bundle: Bundle,
+    submodels: Sequence[str],
+    *,
+    on_progress: OnProgress | None = None,
+    replaces: bool = True,
+) -> bool:
+    """Install what the device, which said `hello`, does not serve yet, each in the variant it runs fastest.
+
+    Every variant that the device says it can run is sent and measured there; one that it refuses is left out
+    as long as another serves. Only with `replaces` may the settled bundle rest to make room. Tells whether
+    anything was sent.
+
+    Raises:
+        DeviceError: it refused all variants of a sub-model; the sentence is about the first.
+        LinkError: it cannot be reached any more.
+    """
+    missing = [submodel for submodel in submodels if _held(hello, bundle, submodel) is None]
+    for submodel in missing:
+        chosen = candidates(bundle.manifest.submodel(submodel), hello)
+        parcels = [Parcel(bundle, submodel, one, clean_text(hello.name), replaces) for one in chosen]
+        await _install_fastest(link, parcels, on_progress)
+    return bool(missing)
+
+
+async def _install_fastest(link: Link, parcels: Sequence[Parcel], on_progress: OnProgress | None) -> None:
+    measured: list[tuple[int, Parcel]] = []
+    refusals: list[DeviceError] = []
+    for parcel in parcels:
+        try:
+            measured.append((await install(link, parcel, on_progress=on_progress), parcel))
+        except DeviceError as error:
+            refusals.append(error)
+    if not measured:
+        raise refusals[0]
+    _, fastest = min(reversed(measured), key=lambda one: one[0])
+    if fastest is not measured[-1][1]:
+        await install(link, fastest, on_progress=on_progress)  # its bytes are there still
+
+
+async def examine(link: Link, hello: HelloReply, bundle: Bundle, submodels: Sequence[str]) -> None:
+    """Ask the device for its test vectors over the link, as an answer would.
+
+    Raises:
+        DeviceError: it does not hold what was sent (`device.holding`), or answers otherwise than where the
+            bundle was made (`device.health`).
+        LinkError: it does not answer.
+    """
+    after = await say_hello(link, hello.id)
+    who = clean_text(hello.name) or link.address
+    for submodel in submodels:
+        holding = _held(after, bundle, submodel)
+        if holding is None:
+            raise _holds_not(hello, submodel)
+        variant = next(
+            one for one in bundle.manifest.submodel(submodel).variants if one.sha256 == holding.sha256
+        )
+        vector = bundle.vector(variant)
+        request = InferRequest(
+            request_id=secrets.token_hex(8),
+            bundle=bundle.manifest.name,
+            bundle_version=bundle.manifest.version,
+            manifest=digest_of(bundle),
+            submodels=[submodel],
+            picture=encode(vector.image, bundle.manifest.input),
+        )
+        reply = await link.infer(request, timeout=EXAMINE_SECONDS)
+        feature = features_of(reply, request, bundle.manifest, who)[submodel]
+        near = cosine(feature, vector.feature)
+        if near < LEAST_COSINE:
+            raise DeviceError(
+                f"{who} answers the test vector of {submodel} wrongly (cosine {near:.3f})",
+                code="device.health",
+            )
+
+
+def _holds_not(hello: HelloReply, submodel: str) -> DeviceError:
+    return DeviceError(
+        f"{clean_text(hello.name)} does not hold the {submodel} that it was sent", code="device.holding"
     )
 
 
-async def install(
-    link: Link,
-    bundle: Bundle,
-    submodel: str,
-    variant: Variant,
-    *,
-    device: str = "",
-    on_progress: OnProgress | None = None,
-) -> None:
-    """Send one sub-model and wait until the device has proved it on its test vector.
+def _held(hello: HelloReply, bundle: Bundle, submodel: str) -> Holding | None:
+    """What the device serves of this sub-model of this very bundle, in a variant that is the bundle's."""
+    generation = _generation(hello, bundle)
+    variants = {variant.sha256 for variant in bundle.manifest.submodel(submodel).variants}
+    for holding in generation.holdings if generation else ():
+        if holding.submodel == submodel and holding.serving and holding.sha256 in variants:
+            return holding
+    return None
 
-    Raises:
-        DeviceError: the device refused it; what it served before it serves still.
-        LinkError: the connection broke.
-    """
-    files = bundle.file(variant.file), bundle.file(variant.test_vector)
-    total = sum(file.stat().st_size for file in files)
 
-    async def requests() -> AsyncIterator[InstallRequest]:
-        header = InstallHeader(
-            manifest=bundle.manifest_bytes,
-            submodel=submodel,
-            variant=variant.file,
-            signature=bundle.signature,
-            rollback=bundle.rollback,
-        )
-        yield InstallRequest(header=header)
-        for path in files:
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    yield InstallRequest(chunk=chunk)
+def _generation(hello: HelloReply, bundle: Bundle) -> Generation | None:
+    """What the device holds of this very bundle."""
+    return next((one for one in hello.generations if one.manifest == digest_of(bundle)), None)
 
-    steps = {
-        InstallReply.RECEIVING: "sending",
-        InstallReply.VERIFYING: "verifying",
-        InstallReply.SERVING: "serving",
-    }
-    last = InstallReply()
-    async for last in link.install(requests(), timeout=VERIFY_SECONDS + total / SLOWEST_BYTES_A_SECOND):
-        if last.step in steps and on_progress:
-            sent = min(last.received_bytes, total)
-            on_progress(Progress(submodel, device, steps[last.step], sent, total))
-    if last.step != InstallReply.SERVING:
-        reason = clean_text(last.reason, longest=300) or "it gave no reason"
-        raise DeviceError(f"{device or link.address} refused {submodel}: {reason}", code="device.refused")
+
+def _on_trial(hello: HelloReply, bundle: Bundle) -> bool:
+    generation = _generation(hello, bundle)
+    return generation is not None and not generation.settled

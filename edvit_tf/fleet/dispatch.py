@@ -52,10 +52,13 @@ async def dispatch(
     routes: Sequence[Route],
     picture: Picture,
     *,
+    digest: bytes = b"",
     deadline: float = DEFAULT_DEADLINE,
     on_failure: OnFailure | None = None,
 ) -> list[DeviceReply]:
     """Ask every route and return one reply for each, within `deadline` seconds.
+
+    With `digest`, the SHA-256 of the manifest file, a bundle that only shares its version with it is refused.
 
     A device that fails, is late or answers garbage has a reply with an error and no features, and
     `on_failure` is told. Late answers are dropped.
@@ -63,7 +66,7 @@ async def dispatch(
     question = secrets.token_hex(8)
     end = time.monotonic() + deadline
     tasks = [
-        asyncio.create_task(_ask(manifest, route, _request(manifest, route, picture, question), end))
+        asyncio.create_task(_ask(manifest, route, _request(manifest, route, picture, question, digest), end))
         for route in routes
     ]
     if tasks:
@@ -83,13 +86,16 @@ async def dispatch(
     return replies
 
 
-def _request(manifest: Manifest, route: Route, picture: Picture, question: str) -> InferRequest:
+def _request(
+    manifest: Manifest, route: Route, picture: Picture, question: str, digest: bytes
+) -> InferRequest:
     return InferRequest(
         request_id=question,
         bundle=manifest.name,
         bundle_version=manifest.version,
         submodels=route.submodels,
         picture=picture,
+        manifest=digest,
     )
 
 

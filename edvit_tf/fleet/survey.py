@@ -1,4 +1,4 @@
-"""Saying hello to devices once, for `fleet discover` and `fleet status`."""
+"""Saying hello to devices once, for `fleet discover`, `fleet status` and `fleet rollback`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,3 +28,22 @@ async def survey(
         return status_of(device, State.UP, "", hello)
 
     return list(await asyncio.gather(*map(one, devices)))
+
+
+async def newest_version(devices: Sequence[Announced], bundle: str, *, connect: Connect) -> int:
+    """The highest version of a bundle that one of the devices holds, settled or on trial; 0 for none.
+
+    A deploy that was taken back leaves the new version on a device that had none before.
+    """
+
+    async def one(device: Announced) -> int:
+        link = connect(device.address, device.id)
+        try:
+            hello = await say_hello(link, device.id)
+        except EdvitError:
+            return 0
+        finally:
+            await link.close()
+        return max((held.version for held in hello.generations if held.bundle == bundle), default=0)
+
+    return max(await asyncio.gather(*map(one, devices)), default=0)

@@ -15,13 +15,14 @@ from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet import aggregator as asynchronous
 from edvit_tf.fleet.answer import Answer
 from edvit_tf.fleet.connect import in_the_clear
-from edvit_tf.fleet.deploy import Deployment, OnProgress
+from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.deploy import deploy as deploy_async
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.discover import discover as discover_async
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE
 from edvit_tf.fleet.hello import DeviceStatus
 from edvit_tf.fleet.member import Connect
+from edvit_tf.fleet.transfer import OnProgress
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings")
+    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings", "generations", "targets")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class HelloReply(_message.Message):
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: str
     name: str
@@ -43,46 +45,78 @@ class HelloReply(_message.Message):
     bundle: str
     bundle_version: int
     holdings: _containers.RepeatedCompositeFieldContainer[Holding]
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ...) -> None: ...
+    generations: _containers.RepeatedCompositeFieldContainer[Generation]
+    targets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Generation(_message.Message):
+    __slots__ = ("bundle", "version", "manifest", "settled", "holdings")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    version: int
+    manifest: bytes
+    settled: bool
+    holdings: _containers.RepeatedCompositeFieldContainer[Holding]
+    def __init__(self, bundle: _Optional[str] = ..., version: _Optional[int] = ..., manifest: _Optional[bytes] = ..., settled: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ...) -> None: ...
 
 class Holding(_message.Message):
-    __slots__ = ("submodel", "sha256", "format", "serving", "reason")
+    __slots__ = ("submodel", "sha256", "format", "serving", "reason", "memory_bytes", "microseconds")
     SUBMODEL_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
     submodel: str
     sha256: str
     format: str
     serving: bool
     reason: str
-    def __init__(self, submodel: _Optional[str] = ..., sha256: _Optional[str] = ..., format: _Optional[str] = ..., serving: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    memory_bytes: int
+    microseconds: int
+    def __init__(self, submodel: _Optional[str] = ..., sha256: _Optional[str] = ..., format: _Optional[str] = ..., serving: _Optional[bool] = ..., reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
 class InstallRequest(_message.Message):
-    __slots__ = ("header", "chunk")
+    __slots__ = ("header", "chunk", "settle")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_FIELD_NUMBER: _ClassVar[int]
     header: InstallHeader
     chunk: bytes
-    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+    settle: Settle
+    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ...) -> None: ...
 
 class InstallHeader(_message.Message):
-    __slots__ = ("manifest", "submodel", "variant", "signature", "rollback")
+    __slots__ = ("manifest", "submodel", "variant", "resumes", "replaces", "signature", "rollback")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SUBMODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
+    RESUMES_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     submodel: str
     variant: str
+    resumes: bool
+    replaces: bool
     signature: bytes
     rollback: bytes
-    def __init__(self, manifest: _Optional[bytes] = ..., submodel: _Optional[str] = ..., variant: _Optional[str] = ..., signature: _Optional[bytes] = ..., rollback: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, manifest: _Optional[bytes] = ..., submodel: _Optional[str] = ..., variant: _Optional[str] = ..., resumes: _Optional[bool] = ..., replaces: _Optional[bool] = ..., signature: _Optional[bytes] = ..., rollback: _Optional[bytes] = ...) -> None: ...
+
+class Settle(_message.Message):
+    __slots__ = ("manifest",)
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    manifest: bytes
+    def __init__(self, manifest: _Optional[bytes] = ...) -> None: ...
 
 class InstallReply(_message.Message):
-    __slots__ = ("step", "received_bytes", "reason")
+    __slots__ = ("step", "received_bytes", "reason", "code", "microseconds")
     class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STEP_UNSPECIFIED: _ClassVar[InstallReply.Step]
@@ -98,24 +132,30 @@ class InstallReply(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
     step: InstallReply.Step
     received_bytes: int
     reason: str
-    def __init__(self, step: _Optional[_Union[InstallReply.Step, str]] = ..., received_bytes: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    code: str
+    microseconds: int
+    def __init__(self, step: _Optional[_Union[InstallReply.Step, str]] = ..., received_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("request_id", "bundle", "bundle_version", "submodels", "picture")
+    __slots__ = ("request_id", "bundle", "bundle_version", "submodels", "picture", "manifest")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SUBMODELS_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     bundle: str
     bundle_version: int
     submodels: _containers.RepeatedScalarFieldContainer[str]
     picture: Picture
-    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., submodels: _Optional[_Iterable[str]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ...) -> None: ...
+    manifest: bytes
+    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., submodels: _Optional[_Iterable[str]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
 
 class Picture(_message.Message):
     __slots__ = ("codec", "height", "width", "channels", "data")
@@ -132,14 +172,16 @@ class Picture(_message.Message):
     def __init__(self, codec: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request_id", "bundle_version", "outputs")
+    __slots__ = ("request_id", "bundle_version", "outputs", "manifest")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     bundle_version: int
     outputs: _containers.RepeatedCompositeFieldContainer[Output]
-    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ...) -> None: ...
+    manifest: bytes
+    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("submodel", "feature", "logits", "microseconds")

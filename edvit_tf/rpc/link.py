@@ -25,7 +25,7 @@ from edvit_tf.rpc.edvit_pb2 import (
 )
 
 PROTOCOL = 1
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10
 
 
 class Handler(Protocol):

@@ -23,11 +23,22 @@ def channel_credentials(mine: Credentials) -> Any:
 
 def server_credentials(current: Callable[[], Credentials]) -> Any:
     """What a device listens with; `current` is asked at each handshake, so that a renewal drops nothing."""
+    shown = current()
 
-    def configuration() -> Any:
+    def changed() -> Any:
+        # gRPC replaces its state at each answer but None, and other handshakes may be using it: a flood of
+        # connections would end the process (grpc issue 22489).
+        nonlocal shown
         mine = current()
-        return grpc.ssl_server_certificate_configuration([(mine.key, mine.certificate)], mine.authority)
+        if mine == shown:
+            return None
+        shown = mine
+        return _configuration(mine)
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=True
+        _configuration(shown), changed, require_client_authentication=True
     )
+
+
+def _configuration(mine: Credentials) -> Any:
+    return grpc.ssl_server_certificate_configuration([(mine.key, mine.certificate)], mine.authority)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from edvit_tf.bundle.vector import load_vector
 from edvit_tf.errors import EdvitError
 from edvit_tf.runtime.interpreter import Flatbuffer, runtime_name
+from edvit_tf.runtime.measure import measure
 
 LEAST_COSINE = 0.98  # right interpreters reach 0.997 and more, wrong ones 0.27 and less
+MEASURED_RUNS = 7
 TIMEOUT_SECONDS = 120.0  # a large model on a slow board
 
 
@@ -28,13 +30,14 @@ class Verdict:
     """Whether a flatbuffer answers here as it did where it was made.
 
     `reason` is one sentence when it does not, and empty when it does. The cosines are None when there
-    was no answer, or none that is finite.
+    was no answer, or none that is finite. `microseconds` is the median of one picture.
     """
 
     ok: bool
     reason: str
     cosine_feature: float | None = None
     cosine_logits: float | None = None
+    microseconds: int = 0
 
 
 def verify(flatbuffer: Path, vector: Path) -> Verdict:
@@ -46,7 +49,8 @@ def verify(flatbuffer: Path, vector: Path) -> Verdict:
     """
     try:
         expected = load_vector(vector)
-        output = Flatbuffer(flatbuffer).run(expected.image)
+        loaded = Flatbuffer(flatbuffer)
+        output = loaded.run(expected.image)
     except EdvitError as error:
         return Verdict(ok=False, reason=error.message)
     if not (np.isfinite(output.feature).all() and np.isfinite(output.logits).all()):
@@ -66,7 +70,8 @@ def verify(flatbuffer: Path, vector: Path) -> Verdict:
             f"interpreter."
         )
         return Verdict(ok=False, reason=reason, cosine_feature=feature, cosine_logits=logits)
-    return Verdict(ok=True, reason="", cosine_feature=feature, cosine_logits=logits)
+    median = measure(loaded, expected.image, runs=MEASURED_RUNS, warm_up=1).p50_ms
+    return Verdict(True, "", feature, logits, microseconds=max(1, round(1000 * median)))
 
 
 def probe(flatbuffer: Path) -> Verdict:

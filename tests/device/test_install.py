@@ -1,6 +1,7 @@
 """Installing: every check before it serves, and a failure that changes nothing."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -12,8 +13,9 @@ import pytest
 from edvit_tf.bundle.manifest import Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.device.engine import Runtime, installed_runtime
-from edvit_tf.device.install import RECORD_FILE, Installer
-from edvit_tf.device.served import Served
+from edvit_tf.device.install import Installer
+from edvit_tf.device.record import RECORD_FILE
+from edvit_tf.device.served import Shelf
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
 from edvit_tf.errors import DeviceError, ProtocolError
@@ -25,6 +27,7 @@ from edvit_tf.rpc.edvit_pb2 import (
     InstallReply,
     InstallRequest,
     Picture,
+    Settle,
 )
 from edvit_tf.rpc.link import PROTOCOL
 from edvit_tf.runtime.check import Verdict, verify
@@ -35,10 +38,10 @@ Spoil = Callable[[list[InstallRequest]], list[InstallRequest]]
 
 
 def device(
-    store: Store, *, memory_bytes: int = 10**9, runtime: Runtime = RUNTIME, served: Served | None = None
+    store: Store, *, memory_bytes: int = 10**9, runtime: Runtime = RUNTIME, shelf: Shelf | None = None
 ) -> DeviceService:
     facts = Facts("a" * 64, "test", runtime.name, memory_bytes)
-    return DeviceService(facts, served or Served(), Installer(store, runtime, memory_bytes))
+    return DeviceService(facts, shelf or Shelf(), Installer(store, runtime, memory_bytes))
 
 
 def requests(bundle: Bundle, submodel: str, variant: Variant) -> list[InstallRequest]:
@@ -66,6 +69,14 @@ async def install(
     return [reply async for reply in service.install(stream())]
 
 
+async def settle(service: DeviceService, bundle: Bundle) -> list[InstallReply]:
+    async def stream() -> AsyncIterator[InstallRequest]:
+        digest = hashlib.sha256(bundle.manifest_bytes).digest()
+        yield InstallRequest(settle=Settle(manifest=digest))
+
+    return [reply async for reply in service.install(stream())]
+
+
 async def said(service: DeviceService) -> HelloReply:
     return await service.hello(HelloRequest(protocol=PROTOCOL))
 
@@ -85,7 +96,8 @@ def question(bundle: Bundle, *submodels: str) -> InferRequest:
 
 
 def blobs(store: Store) -> set[str]:
-    return {path.name for path in (store.path / "blobs").iterdir()}
+    """Those that are whole."""
+    return {path.name for path in (store.path / "blobs").iterdir() if path.suffix != ".part"}
 
 
 async def test_a_sub_model_is_received_proved_and_serves(store: Store, bundle: Bundle) -> None:
@@ -126,6 +138,8 @@ async def test_a_newer_version_replaces_all_of_the_older_and_never_the_reverse(
     await install(service, bundle, 0)
     await install(service, bundle, 1)
     await install(service, newer, 1)
+    assert [generation.settled for generation in (await said(service)).generations] == [True, False]
+    await settle(service, newer)
     hello = await said(service)
     assert hello.bundle_version == newer.manifest.version
     assert [holding.submodel for holding in hello.holdings] == ["submodel-1"]
@@ -217,7 +231,7 @@ async def test_no_changed_or_shortened_flatbuffer_is_ever_loaded(store: Store, b
 
     service = device(store, runtime=replace(RUNTIME, verify=loaded))
     random = np.random.default_rng(11)
-    for attempt in range(200):
+    for attempt in range(1000):
 
         def spoil(good: list[InstallRequest], shorten: bool = attempt % 2 == 1) -> list[InstallRequest]:
             data = bytearray(b"".join(request.chunk for request in good))
@@ -240,7 +254,7 @@ async def test_a_failed_test_vector_keeps_the_old_one(store: Store, bundle: Bund
     verdicts = iter([Verdict(ok=True, reason=""), Verdict(ok=False, reason="cosine 0.270")])
     service = device(store, runtime=replace(RUNTIME, verify=lambda *_: next(verdicts)))
     await install(service, bundle)
-    last = (await install(service, newer))[-1]
+    last = (await install(service, newer, format="int8"))[-1]
     assert last.step == InstallReply.REFUSED
     assert "cosine 0.270" in last.reason
     assert (await said(service)).bundle_version == bundle.manifest.version
@@ -273,8 +287,39 @@ async def test_memory_counts_what_stays(store: Store, bundle: Bundle, newer: Bun
     assert (await install(service, bundle, 0))[-1].step == InstallReply.SERVING
     assert (await install(service, bundle, 0))[-1].step == InstallReply.SERVING, "it replaces itself"
     assert (await install(service, bundle, 1))[-1].step == InstallReply.REFUSED
-    assert (await install(service, newer, 1))[-1].step == InstallReply.SERVING, "the old version goes"
+    assert (await install(service, newer, 1))[-1].code == "device.memory", "not beside the old version"
+    assert len((await service.infer(question(bundle))).outputs) == 1
     service.close()
+
+
+@pytest.mark.fault
+async def test_memory_pressure_is_a_refusal_and_the_old_one_serves_on(
+    store: Store, bundle: Bundle, newer: Bundle
+) -> None:
+    free = [10**9]
+    installer = Installer(store, RUNTIME, 10**9, available=lambda: free[0])
+    service = DeviceService(Facts("a" * 64, "test", RUNTIME.name, 10**9), Shelf(), installer)
+    await install(service, bundle)
+    free[0] = 1000
+    (refused,) = await install(service, newer, format="int8")
+    assert (refused.step, refused.code) == (InstallReply.REFUSED, "device.memory")
+    assert "1000 free now" in refused.reason
+    assert len((await service.infer(question(bundle))).outputs) == 1
+    service.close()
+
+
+async def test_what_fits_no_longer_after_a_restart_says_so(store: Store, bundle: Bundle) -> None:
+    service = device(store)
+    await install(service, bundle, 0)
+    await install(service, bundle, 1)
+    service.close()
+    needed = bundle.manifest.submodels[0].variants[0].memory_bytes
+    shelf = await Installer(store, RUNTIME, needed).restore()
+    first, second = shelf.settled.held["submodel-0"], shelf.settled.held["submodel-1"]
+    assert first.engine is not None
+    assert second.engine is None
+    assert "bytes of memory" in second.reason
+    shelf.close()
 
 
 async def test_an_interpreter_that_the_manifest_does_not_name_is_refused(
@@ -314,8 +359,10 @@ async def test_a_restart_serves_what_was_there(store: Store, bundle: Bundle) -> 
     service = device(store)
     await install(service, bundle)
     service.close()
-    again = device(store, served=await Installer(store, RUNTIME, 10**9).restore())
-    assert (await said(again)).holdings == (await said(service)).holdings
+    again = device(store, shelf=await Installer(store, RUNTIME, 10**9).restore())
+    (before,), (after,) = (await said(service)).holdings, (await said(again)).holdings
+    assert (after.submodel, after.sha256, after.serving) == (before.submodel, before.sha256, True)
+    assert after.microseconds > 0
     assert len((await again.infer(question(bundle))).outputs) == 1
     again.close()
 
@@ -328,7 +375,7 @@ async def test_a_restart_proves_it_again(store: Store, bundle: Bundle) -> None:
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1
     blob.write_bytes(data)
-    again = device(store, served=await Installer(store, RUNTIME, 10**9).restore())
+    again = device(store, shelf=await Installer(store, RUNTIME, 10**9).restore())
     (holding,) = (await said(again)).holdings
     assert not holding.serving
     assert "missing or changed" in holding.reason
@@ -350,7 +397,7 @@ async def test_a_restart_proves_it_again(store: Store, bundle: Bundle) -> None:
 )
 async def test_a_broken_record_means_an_empty_device(store: Store, record: bytes) -> None:
     store.write(RECORD_FILE, record)
-    assert await Installer(store, RUNTIME, 10**9).restore() == Served()
+    assert await Installer(store, RUNTIME, 10**9).restore() == Shelf()
 
 
 async def test_the_check_runs_in_a_child(store: Store, bundle: Bundle) -> None:

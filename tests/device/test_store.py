@@ -31,9 +31,7 @@ def test_a_blob_comes_piece_by_piece(store: Store) -> None:
     assert files(store) == {f"blobs/{SHA256}"}
 
 
-@pytest.mark.parametrize(
-    ("data", "code"), [(DATA[:-1], "device.size"), (DATA + b"x", "device.size"), (b"x" * 1000, "device.hash")]
-)
+@pytest.mark.parametrize(("data", "code"), [(DATA + b"x", "device.size"), (b"x" * 1000, "device.hash")])
 def test_what_is_not_what_was_announced_leaves_nothing(store: Store, data: bytes, code: str) -> None:
     def receive() -> None:
         with store.receive(len(DATA), SHA256) as incoming:
@@ -46,10 +44,30 @@ def test_what_is_not_what_was_announced_leaves_nothing(store: Store, data: bytes
     assert files(store) == set()
 
 
-def test_what_was_given_up_leaves_nothing(store: Store) -> None:
+def test_what_was_broken_off_goes_on_where_it_stopped(store: Store) -> None:
     with store.receive(len(DATA), SHA256) as incoming:
-        incoming.write(DATA)
+        incoming.write(DATA[:400])
+    assert files(store) == {f"blobs/{SHA256}.part"}
+    store.close()
+    again = Store(store.path)
+    assert again.received(len(DATA), SHA256) == 400
+    with again.receive(len(DATA), SHA256, after=400) as incoming:
+        incoming.write(DATA[400:])
+        incoming.keep()
+    assert again.received(len(DATA), SHA256) == len(DATA)
+    assert files(again) == {f"blobs/{SHA256}"}
+    store._lock = again._lock  # for the fixture to close
+
+
+def test_a_beginning_that_was_damaged_is_thrown_away(store: Store) -> None:
+    with store.receive(len(DATA), SHA256) as incoming:
+        incoming.write(b"x" * 400)
+    with store.receive(len(DATA), SHA256, after=400) as incoming:
+        incoming.write(DATA[400:])
+        with pytest.raises(DeviceError, match="SHA-256"):
+            incoming.keep()
     assert files(store) == set()
+    assert store.received(len(DATA), SHA256) == 0
 
 
 def test_a_full_disk_is_a_refusal_that_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,9 +103,11 @@ def test_only_what_is_needed_is_kept(store: Store) -> None:
 
 def test_what_a_power_cut_left_is_cleared_away(tmp_path: Path) -> None:
     Store(tmp_path).close()
-    for left_over in (tmp_path / "installed.json.0abc.part", tmp_path / "blobs" / "f00.0abc.part"):
+    for left_over in (tmp_path / "installed.json.0abc.part", tmp_path / "blobs" / "f00.part"):
         left_over.write_bytes(b"half")
     store = Store(tmp_path)
+    assert files(store) == {"blobs/f00.part"}
+    store.keep_only(set())
     assert files(store) == set()
     store.close()
 

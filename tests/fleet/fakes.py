@@ -1,6 +1,8 @@
 """Devices in this process, some of which misbehave, and a network that finds them by address."""
 
 import asyncio
+import hashlib
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
 import numpy as np
@@ -9,6 +11,7 @@ from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, LinkError
 from edvit_tf.fleet import Announced, Deployment
 from edvit_tf.rpc.edvit_pb2 import (
+    Generation,
     HelloReply,
     HelloRequest,
     Holding,
@@ -19,6 +22,8 @@ from edvit_tf.rpc.edvit_pb2 import (
     Output,
 )
 from edvit_tf.rpc.link import PROTOCOL, InProcessLink
+from edvit_tf.runtime.fusion import Fusion
+from edvit_tf.runtime.interpreter import Flatbuffer
 
 RUNTIME = "ai-edge-litert/9.0"
 
@@ -64,16 +69,35 @@ class FakeDevice:
             joules_per_mac=1e-9,
             bundle=self.bundle.manifest.name if self.version else "",
             bundle_version=self.version,
-            holdings=[
-                Holding(submodel=submodel, sha256=sha256, format="f32", serving=True)
-                for submodel, sha256 in self.served.items()
-            ],
+            holdings=self.holdings(),
+            generations=[
+                Generation(
+                    bundle=self.bundle.manifest.name,
+                    version=self.version,
+                    manifest=hashlib.sha256(self.bundle.manifest_bytes).digest(),
+                    settled=True,
+                    holdings=self.holdings(),
+                )
+            ]
+            if self.version == self.bundle.manifest.version
+            else [],
         )
+
+    def holdings(self) -> list[Holding]:
+        return [
+            Holding(submodel=submodel, sha256=sha256, format="f32", serving=True)
+            for submodel, sha256 in self.served.items()
+        ]
 
     async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
         await self._reachable()
-        parts = [part async for part in requests]
-        header, received = parts[0].header, sum(len(part.chunk) for part in parts)
+        parts = aiter(requests)
+        first = await anext(parts)
+        if first.WhichOneof("part") == "settle":
+            yield InstallReply(step=InstallReply.SERVING)
+            return
+        yield InstallReply(step=InstallReply.RECEIVING)
+        header, received = first.header, sum([len(part.chunk) async for part in parts])
         self.installs += 1
         yield InstallReply(step=InstallReply.RECEIVING, received_bytes=received)
         if self.refuses:
@@ -90,7 +114,9 @@ class FakeDevice:
         await self._reachable()
         if not set(request.submodels) <= self.served.keys():
             raise DeviceError("not here", code="device.submodel")
-        reply = InferReply(request_id=request.request_id, bundle_version=request.bundle_version)
+        reply = InferReply(
+            request_id=request.request_id, bundle_version=request.bundle_version, manifest=request.manifest
+        )
         for submodel in request.submodels:
             vector = self.bundle.vector(self.bundle.manifest.submodel(submodel).variants[0])
             reply.outputs.append(
@@ -152,3 +178,16 @@ def picture(bundle: Bundle, seed: int = 0) -> np.ndarray:
     size = bundle.manifest.input
     shape = (size.height, size.width, size.channels)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def possible_answers(bundle: Bundle, image: np.ndarray) -> list[list[float]]:
+    """The probabilities for every choice of variants: each device keeps the one that it runs fastest."""
+    fusion = Fusion(bundle)
+    features = [
+        [
+            (submodel.id, Flatbuffer(bundle.file(variant.file)).run(image).feature)
+            for variant in submodel.variants
+        ]
+        for submodel in bundle.manifest.submodels
+    ]
+    return [fusion.probabilities(dict(choice)).tolist() for choice in itertools.product(*features)]

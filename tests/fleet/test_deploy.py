@@ -7,8 +7,9 @@ import pytest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, LinkError, PlanError
 from edvit_tf.fleet import Deployment, Progress, deploy
-from edvit_tf.fleet.deploy import ensure, variant_for
+from edvit_tf.fleet.deploy import candidates, ensure
 from edvit_tf.fleet.hello import say_hello
+from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import PROTOCOL
 from tests.fleet.fakes import FakeDevice, Network
 
@@ -48,8 +49,10 @@ def test_one_device_can_take_all(bundle: Bundle) -> None:
 def test_what_is_there_is_not_sent_again(bundle: Bundle) -> None:
     network = fakes(bundle)
     deployed(bundle, network)
+    before = [device.installs for device in network.devices.values()]
+    assert all(before)
     deployed(bundle, network)
-    assert [device.installs for device in network.devices.values()] == [1] * len(network.devices)
+    assert [device.installs for device in network.devices.values()] == before
 
 
 def test_too_little_memory_everywhere_is_a_plan_error(bundle: Bundle) -> None:
@@ -115,11 +118,16 @@ def test_another_version_of_the_same_bytes_is_sent_anew(bundle: Bundle, newer: B
         assert after.bundle_version == newer.manifest.version
 
     asyncio.run(work())
-    assert device.installs == len(bundle.manifest.submodels) + 1
+    sent = [*bundle.manifest.submodels, newer.manifest.submodels[0]]
+    assert device.installs == sum(len(submodel.variants) for submodel in sent), "each is measured"
 
 
 def test_the_variant_fits_the_runtime(bundle: Bundle) -> None:
     submodel = bundle.manifest.submodels[0]
-    assert variant_for(submodel, "ai-edge-litert/9.0") in submodel.variants
+    said = HelloReply(runtime="ai-edge-litert/9.0")
+    assert candidates(submodel, said) == list(submodel.variants)
     with pytest.raises(DeviceError, match="runs none of them"):
-        variant_for(submodel, "something/1.0")
+        candidates(submodel, HelloReply(runtime="something/1.0"))
+    said.targets.append("coral")
+    with pytest.raises(DeviceError, match="runs none of them"):
+        candidates(submodel, said)

@@ -17,7 +17,7 @@ from edvit_tf.fleet import Announced, at_address, deploy, survey
 from edvit_tf.fleet.connect import with_keys
 from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.keys import load_keys, make_keys
-from tests.fleet.fakes import picture
+from tests.fleet.fakes import picture, possible_answers
 from tests.fleet.processes import DeviceProcess, command
 
 pytestmark = pytest.mark.fleet
@@ -71,7 +71,7 @@ def test_a_fleet_answers_over_mutual_tls_with_a_signed_bundle(
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path)
     answer = edvit("infer", path, "--state", fleet)
     assert answer["complete"]
-    assert answer["probabilities"] == edvit("infer", path, "--local", bundle.path)["probabilities"]
+    assert answer["probabilities"] in possible_answers(bundle, image)
     rows = edvit("fleet", "status", "--state", fleet)
     assert {row["state"] for row in rows} == {"up"}
     assert not bundle.has_signature, "the exported bundle is left as it was"

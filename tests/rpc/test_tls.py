@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -279,3 +281,12 @@ async def test_too_many_calls_are_told_that_the_device_is_busy() -> None:
         assert not any(isinstance(result, LinkError) for result in results)
         for link in links:
             await link.close()
+
+
+@pytest.mark.fault
+def test_a_device_lives_through_many_handshakes_at_once() -> None:
+    """Each handshake once replaced the state that the others were using; the process died of it in 3 s."""
+    command = [sys.executable, "-m", "tests.rpc.flooded", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-300:]}"
+    assert int(done.stdout) > 1000
