@@ -103,7 +103,7 @@ def test_local_answers_need_no_device(bundle: Path, data: Path) -> None:
     assert all(abs(sum(answer["probabilities"]) - 1) < 1e-5 for answer in answers)
 
 
-@pytest.mark.fleet
+# Not marked `fleet`: make test-fleet would train and export a second time.
 def test_fleet_finds_deploys_answers_loses_and_recovers(
     bundle: Path, data: Path, fleet: ThrowAwayFleet
 ) -> None:

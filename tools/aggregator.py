@@ -12,8 +12,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from edvit_tf.bundle.picture import open_picture, prepare
 from edvit_tf.bundle.reader import open_bundle
+from edvit_tf.bundle.sample import read_sample
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet import Aggregator, Progress, at_address, deploy, discover, load_keys, signed, with_keys
 
@@ -38,7 +38,7 @@ async def run(
 
     async with Aggregator(bundle, deployment, connect=connect) as fleet:
         for path in pictures:
-            image = prepare(open_picture(path), bundle.manifest.input)
+            image = read_sample(path, bundle.manifest.input)
             answer = await fleet.classify(image)
             print(
                 f"{path.name}\t{answer.label}\t{max(answer.probabilities):.3f}"

@@ -22,14 +22,21 @@ Array = NDArray[np.float32]
 # Heads are sliced out of a product and put side by side again, which is quicker than to transpose them.
 # XNNPACK concatenates five tensors at most.
 _MOST_CONCATENATED = 5
+_SPARSE_WRITERS = ("_projection/kernel", "_mlp_down/kernel")
 
 
-def rewrite(config: ViTConfig, weights: Weights) -> Weights:
+def is_sparse(weights: Weights) -> bool:
+    """Whether pruning left zeros in the kernels that write to the stream; none are there by chance."""
+    kernels = [weight for name, weight in weights.items() if name.endswith(_SPARSE_WRITERS)]
+    return any(np.any(kernel == 0) for kernel in kernels)
+
+
+def rewrite(config: ViTConfig, weights: Weights, *, centred: bool) -> Weights:
     """Fold into the weights all that can be computed before there is a picture.
 
-    The picture's normalisation goes into the patch embedding; 1/√head_size into the query; the residual
-    stream is kept at mean 0, so that a norm need not subtract it; scale and shift of each block's norms go
-    into the layers that read them.
+    The picture's normalisation goes into the patch embedding; 1/√head_size into the query; scale and shift of
+    each block's norms go into the layers that read them. With `centred` the residual stream is kept at mean
+    0, so that a norm need not subtract it; that would fill the zeros of a sparse model.
     """
     _, folded = fold_normalisation(config, weights)
     folded = dict(folded)
@@ -37,10 +44,12 @@ def rewrite(config: ViTConfig, weights: Weights) -> Weights:
         for part in ("kernel", "bias"):
             name = f"block_{index}_query/{part}"
             folded[name] = folded[name] * np.float32(config.head_size**-0.5)
-    return _fold_norms(config, _centre_stream(folded))
+    return _fold_norms(config, _centre_stream(folded) if centred else folded)
 
 
-def serving(config: ViTConfig, weights: Weights, *, fuse: bool) -> Callable[[Any], dict[str, Any]]:
+def serving(
+    config: ViTConfig, weights: Weights, *, fuse: bool, centred: bool
+) -> Callable[[Any], dict[str, Any]]:
     """The function from `image` uint8 [1, h, w, c] to `feature` f32 [1, width], `logits` f32 [1, classes].
 
     Args:
@@ -48,14 +57,15 @@ def serving(config: ViTConfig, weights: Weights, *, fuse: bool) -> Callable[[Any
         weights: what `rewrite` gave.
         fuse: compute query, key and value in one product. Not for a format with one scale a tensor, because
             the three are of different sizes.
+        centred: as `rewrite` was told.
     """
-    graph = _Graph(config, weights, fuse)
+    graph = _Graph(config, weights, fuse, centred)
 
     def serve(image: Any) -> dict[str, Any]:
         stream = graph.tokens(image)
         for index in range(len(config.blocks)):
             stream = graph.block(stream, index)
-        feature = _unit_variance(stream) * weights["final_norm/gamma"] + weights["final_norm/beta"]
+        feature = graph.normalised(stream) * weights["final_norm/gamma"] + weights["final_norm/beta"]
         return {"feature": feature, "logits": graph.dense(feature, "head")}
 
     return serve
@@ -64,10 +74,11 @@ def serving(config: ViTConfig, weights: Weights, *, fuse: bool) -> Callable[[Any
 class _Graph:
     """The parts of a ViT on f32 [tokens, width]: without a batch, a product with weights is 2-D."""
 
-    def __init__(self, config: ViTConfig, weights: Weights, fuse: bool) -> None:
+    def __init__(self, config: ViTConfig, weights: Weights, fuse: bool, centred: bool) -> None:
         self._config = config
         self._weights = weights
         self._fuse = fuse
+        self._centred = centred
 
     def tokens(self, image: Any) -> Any:
         """The class token and the patches, positions added: the class token's are known beforehand."""
@@ -84,14 +95,21 @@ class _Graph:
     def block(self, stream: Any, index: int) -> Any:
         """One encoder block; the last one gives the class token alone."""
         name = f"block_{index}"
-        tokens = _unit_variance(stream)
+        tokens = self.normalised(stream)
         if index == len(self._config.blocks) - 1:
             stream, queries = stream[:1], tokens[:1]
         else:
             queries = tokens
         stream = stream + self.dense(self._attention(queries, tokens, index), f"{name}_projection")
-        hidden = tf.nn.gelu(self.dense(_unit_variance(stream), f"{name}_mlp_up"))
+        hidden = tf.nn.gelu(self.dense(self.normalised(stream), f"{name}_mlp_up"))
         return stream + self.dense(hidden, f"{name}_mlp_down")
+
+    def normalised(self, tokens: Any) -> Any:
+        """Mean 0 and variance 1; tokens of a centred stream have mean 0 already."""
+        if not self._centred:
+            tokens = tokens - tf.reduce_mean(tokens, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(tokens), axis=-1, keepdims=True)
+        return tokens * tf.math.rsqrt(variance + NORM_EPSILON)
 
     def dense(self, tokens: Any, *layers: str) -> Any:
         """The layers' outputs side by side, by one product. The scope is what recipes choose by."""
@@ -151,12 +169,6 @@ class _Columns:
 def _mix(query: Any, key: Any, value: Any) -> Any:
     """softmax(q·kᵀ)·v of [1, heads, tokens, head_size]: XNNPACK multiplies activations in 4-D only."""
     return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True)), value)
-
-
-def _unit_variance(tokens: Any) -> Any:
-    """Layer normalisation of tokens whose mean is 0."""
-    variance = tf.reduce_mean(tf.square(tokens), axis=-1, keepdims=True)
-    return tokens * tf.math.rsqrt(variance + NORM_EPSILON)
 
 
 def _centre_stream(weights: Weights) -> Weights:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edvit_converters.compact import compact
 from edvit_converters.formats import Format, find
-from edvit_converters.graph import rewrite, serving
+from edvit_converters.graph import is_sparse, rewrite, serving
 from edvit_tf.errors import MissingPackage, ModelError, UsageError
 from edvit_tf.quiet import without_lines
 from edvit_tf.runtime.interpreter import DELEGATE_NOTE, SIGNATURE
@@ -92,7 +92,9 @@ def convert_fusion(model: Any) -> bytes:
 
 def _convert_vit(model: Checkpoint, format_name: str) -> bytes:
     config, image = model.config, model.config.image
-    serve = serving(config, rewrite(config, model.weights), fuse=format_name != "int8")
+    centred = not is_sparse(model.weights)
+    weights = rewrite(config, model.weights, centred=centred)
+    serve = serving(config, weights, fuse=format_name != "int8", centred=centred)
     spec = tf.TensorSpec((1, image.height, image.width, image.channels), tf.uint8, name="image")
     return _convert(serve, [spec], tf.Module(), format_name)
 

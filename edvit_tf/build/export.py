@@ -57,10 +57,12 @@ from edvit_tf.bundle.manifest import (
     InputSpec,
     Manifest,
     Single,
+    SoundSpec,
     Submodel,
     Teacher,
     Variant,
 )
+from edvit_tf.bundle.sound import sound_of
 from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
 from edvit_tf.errors import UsageError
 from edvit_tf.runtime.fusion import softmax
@@ -84,6 +86,7 @@ class _Made:
     submodels: list[MadeSubmodel]
     single: MadeSubmodel | None
     fusion: MadeFusion
+    sound: SoundSpec | None
 
 
 def export(settings: ExportSettings, progress: Progress) -> Path:
@@ -106,7 +109,9 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     seconds = _Stopwatch()
     progress.update("data", 0.0, "reading")
     teacher = load_teacher(settings.model, plan.classes)
-    dataset = load(settings.data, seed=settings.seed, image=teacher.config.image)
+    dataset = load(
+        settings.data, seed=settings.seed, image=teacher.config.image, sound=sound_of(teacher.details)
+    )
     with open_store(settings.cache_folder) as store:
         work = _Export(settings, store, progress, *_keep_inputs(settings, store, dataset, teacher))
         progress.update("data", 1.0, dataset.summary())
@@ -125,7 +130,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         parts = [read_submodel(job) for job in submodels]
         single = parts.pop() if settings.baselines else None
         with new_bundle(settings.out) as folder:
-            made = _Made(teacher, flatbuffer, parts, single, fusion)
+            made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound)
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
             write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset)
@@ -270,7 +275,7 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
         name=settings.name or _bundle_name(plan.teacher, settings.data),
         version=settings.version,
         classes=plan.classes,
-        input=InputSpec(height=image.height, width=image.width, channels=image.channels),
+        input=InputSpec(height=image.height, width=image.width, channels=image.channels, sound=made.sound),
         submodels=submodels,
         fusion=Fusion(
             file="fusion.tflite",

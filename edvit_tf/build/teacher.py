@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ def train_teacher(
                 "validation_accuracy": accuracy,
                 "seconds": round(time.monotonic() - started),
             }
+            if dataset.sound is not None:
+                details["sound"] = asdict(dataset.sound)
             best = Checkpoint(config, read_weights(model), dataset.classes, details)
             if keep is not None:
                 keep(best)

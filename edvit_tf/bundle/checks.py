@@ -8,6 +8,7 @@ from edvit_tf.bundle.manifest import Manifest, Submodel, TensorSpec, Variant
 from edvit_tf.bundle.refusal import quote, refused
 
 RESERVED = ("manifest.", "report.")
+LONGEST_SECONDS = 300  # of sound in one picture
 
 
 def check(manifest: Manifest) -> None:
@@ -16,12 +17,13 @@ def check(manifest: Manifest) -> None:
     Raises:
         BundleError: `bundle.expires`, `bundle.duplicate` (an id or a file named twice), `bundle.path` (a
             reserved name), `bundle.unlisted` (a file that is referred to and not listed), `bundle.classes`,
-            `bundle.tensors`, `bundle.order` or `bundle.calibration`.
+            `bundle.sound`, `bundle.tensors`, `bundle.order` or `bundle.calibration`.
     """
     _check_expiry(manifest)
     _check_names(manifest)
     _check_listed(manifest)
     _check_classes(manifest)
+    _check_sound(manifest)
     for submodel in manifest.submodels:
         _check_tensors(manifest, submodel)
     _check_fusion(manifest)
@@ -83,6 +85,24 @@ def _check_classes(manifest: Manifest) -> None:
     for label in manifest.classes:
         if label not in covered:
             raise refused("classes", f"No sub-model answers for the class {quote(label)}")
+
+
+def _check_sound(manifest: Manifest) -> None:
+    sound = manifest.input.sound
+    if sound is None:
+        return
+    if sound.window > sound.fft:
+        raise refused("sound", f"A frame of {sound.window} samples does not fit into an fft of {sound.fft}")
+    if not sound.low_hz < sound.high_hz <= sound.sample_rate / 2:
+        raise refused(
+            "sound",
+            f"The sound's bands reach from {sound.low_hz:g} to {sound.high_hz:g} Hz, and must rise to at "
+            f"most half the sample rate of {sound.sample_rate} Hz",
+        )
+    if not sound.low_db < sound.high_db:
+        raise refused("sound", f"The sound's black ({sound.low_db:g} dB) is not below its white")
+    if manifest.input.width * sound.hop > LONGEST_SECONDS * sound.sample_rate:
+        raise refused("sound", f"The sound is longer than the {LONGEST_SECONDS} seconds that are allowed")
 
 
 def _check_tensors(manifest: Manifest, submodel: Submodel) -> None:

@@ -139,6 +139,25 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoundSpec:
+    """How sound becomes a log-mel picture, as many bands high and as many frames wide as the input says.
+
+    `sample_rate` and the edges `low_hz` and `high_hz` are in Hz, `window`, `hop` and `fft` in samples; black
+    is `low_db` and white `high_db`, where 0 dB is a sine of full scale. `sound.py` has the formula.
+    """
+
+    sample_rate: int
+    window: int
+    hop: int
+    fft: int
+    low_hz: float
+    high_hz: float
+    low_db: float
+    high_db: float
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
     """The picture that every sub-model takes: uint8 [height, width, channels]."""
 
@@ -146,7 +165,7 @@ class InputSpec:
     width: int
     channels: int
     codecs: tuple[str, ...] = ("raw",)
-    sound: Mapping[str, object] | None = None
+    sound: SoundSpec | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
 

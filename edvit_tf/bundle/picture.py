@@ -15,6 +15,7 @@ from edvit_tf.errors import DataError
 
 # Formats that Pillow decodes by itself. EPS, for one, would start another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 LARGEST_PIXELS = 64 * 1024 * 1024
 
 # What Pillow's decoders raise on broken files.

@@ -44,7 +44,10 @@ def evaluate(
     opened = open_bundle(bundle)
     spec = opened.manifest.input
     test, classes = load_test(
-        data, seed=opened.manifest.seed, image=ImageSize(spec.height, spec.width, spec.channels)
+        data,
+        seed=opened.manifest.seed,
+        image=ImageSize(spec.height, spec.width, spec.channels),
+        sound=spec.sound,
     )
     labels = match_labels(test.labels, classes, opened.manifest.classes)
     chosen = np.linspace(0, len(labels) - 1, min(samples or len(labels), len(labels))).astype(np.int64)

@@ -1,6 +1,5 @@
-"""`edvit-tf infer`: classify pictures through the fleet, or through a bundle in this process."""
+"""`edvit-tf infer`: classify pictures or sounds through the fleet, or through a bundle in this process."""
 
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +9,14 @@ import typer
 from edvit_tf.cli.output import JsonOption, emit, show
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edvit_tf.bundle.reader import Bundle
     from edvit_tf.fleet import Aggregator, Answer
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
-
 
 def infer(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures (for a bundle of sound, sounds), or folders.")
+    ],
     state: Annotated[
         Path | None,
         typer.Option("--state", help="Folder of the deployment (default: the user's data folder)."),
@@ -33,24 +30,21 @@ def infer(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Classify pictures: one line for each, as it comes."""
+    """Classify pictures or sounds: one line for each, as it comes."""
     import asyncio
 
-    from edvit_tf.bundle.picture import PictureSize, open_picture, prepare
+    from edvit_tf.bundle.sample import find_samples, read_sample
     from edvit_tf.errors import UsageError
 
     if state and local:
         raise UsageError("give either --state (the fleet) or --local (a bundle in this process), not both")
-    paths = pictures(images)
-
-    def read(path: Path, size: PictureSize) -> "np.ndarray":
-        return prepare(open_picture(path), size)
+    bundle, opening = _choose(state, local, deadline)
+    paths = find_samples(images, bundle.manifest.input)
 
     async def work() -> None:
-        bundle, opening = _choose(state, local, deadline)
         async with opening as aggregator:
             for path in paths:
-                image = await asyncio.to_thread(read, path, bundle.manifest.input)
+                image = await asyncio.to_thread(read_sample, path, bundle.manifest.input)
                 answer = await aggregator.classify(image)
                 if json:
                     emit({"image": path, **answer.to_json()})
@@ -77,28 +71,6 @@ def _choose(
     bundle, deployment = load(folder)
     connect = connect_in(folder)
     return bundle, Aggregator(bundle, deployment, deadline=deadline or DEFAULT_DEADLINE, connect=connect)
-
-
-def pictures(images: Sequence[Path]) -> list[Path]:
-    """Resolve files and folders (searched to the bottom, sorted) to pictures.
-
-    Raises:
-        DataError: there is no such file or folder, or a folder without a picture.
-    """
-    from edvit_tf.errors import DataError
-
-    paths: list[Path] = []
-    for image in images:
-        if not image.is_dir():
-            if not image.exists():
-                raise DataError(f"there is no picture at {image}: give the path of a picture or a folder")
-            paths.append(image)
-            continue
-        inside = sorted(path for path in image.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise DataError(f"the folder {image} holds no picture ({', '.join(SUFFIXES)})")
-        paths += inside
-    return paths
 
 
 def sentence(path: Path, answer: "Answer") -> str:

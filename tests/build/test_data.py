@@ -9,6 +9,7 @@ from PIL import Image
 
 from edvit_tf.build.data import (
     Dataset,
+    Skipped,
     Split,
     class_names,
     fashion_mnist,
@@ -313,6 +314,16 @@ class TestDecodedPictures:
         for file in (tmp_path / "cache").rglob("images.bin"):
             file.write_bytes(b"short")
         np.testing.assert_array_equal(load(folder, seed=1).train.images, whole)
+
+
+def test_the_summary_names_the_smallest_and_the_largest_class() -> None:
+    images = np.zeros((6, 1, 1, 1), np.uint8)
+    even = Split(images, np.array([0, 0, 0, 1, 1, 1]))
+    odd = Split(images, np.array([0, 1, 1, 1, 1, 1]))
+    dataset = Dataset("made", ("a", "b"), even, even, "made up", mirrored=False)
+    assert dataset.summary() == "6 pictures to train on, 6 to validate: made up"
+    dataset = Dataset("made", ("a", "b"), odd, even, "made up", False, (Skipped("c.png", "broken"),))
+    assert dataset.summary().endswith("made up; 1 of a (the fewest) to 5 of b; skipped files: 1")
 
 
 def test_a_long_tail_falls_exponentially_and_keeps_one_of_each() -> None:

@@ -107,6 +107,8 @@ def test_the_zeros_are_still_there_in_the_report_and_the_flatbuffer(bundle: Bund
         assert 0.23 <= row["sparsity"] <= 0.3
         assert all(variant["cosine"] > 0.99 for variant in row["variants"])
     assert set(report["seconds"]) == set(STAGES)
+    assert report["data"]["classes"][0] == {"label": "ant", "train": 40, "validation": 12}
+    assert report["data"]["skipped"] == []
     from ai_edge_litert import schema_py_generated as schema
 
     content = bundle.file(bundle.manifest.submodels[0].variant().file).read_bytes()

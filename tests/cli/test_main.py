@@ -123,7 +123,7 @@ def test_every_verb_takes_json() -> None:
 
     found = dict(verbs(typer.main.get_command(cli.app), ""))
     assert set(found) == {
-        *("train", "export", "inspect", "evaluate", "benchmark", "infer", "demo"),
+        *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
     }

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edvit_converters.compact import compact
-from edvit_converters.graph import rewrite, serving
+from edvit_converters.graph import is_sparse, rewrite, serving
 from edvit_converters.tflite import convert
 
 from edvit_tf.runtime.interpreter import Flatbuffer
@@ -17,13 +17,14 @@ from tests.converters.models import PRUNED, UNIFORM, random_images, random_vit
 MANY_HEADS = replace(UNIFORM, blocks=(BlockConfig(7, 64),) * 2)
 
 
-@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(("fuse", "centred"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("config", [UNIFORM, PRUNED, MANY_HEADS])
-def test_every_rewrite_is_exact(config: ViTConfig, fuse: bool) -> None:
+def test_every_rewrite_is_exact(config: ViTConfig, fuse: bool, centred: bool) -> None:
     model = random_vit(config)
     images = random_images(config, 3)
     expected = from_checkpoint(model).predict_on_batch(images)
-    serve = serving(config, rewrite(config, model.weights), fuse=fuse)
+    weights = rewrite(config, model.weights, centred=centred)
+    serve = serving(config, weights, fuse=fuse, centred=centred)
     for index in range(len(images)):
         found = serve(tf.constant(images[index : index + 1]))
         for name in ("feature", "logits"):
@@ -31,9 +32,24 @@ def test_every_rewrite_is_exact(config: ViTConfig, fuse: bool) -> None:
 
 
 def test_the_stream_has_no_mean_left_to_subtract() -> None:
-    weights = rewrite(UNIFORM, random_vit(UNIFORM).weights)
+    weights = rewrite(UNIFORM, random_vit(UNIFORM).weights, centred=True)
     for name in ("patch_embedding/kernel", "block_0_projection/kernel", "block_1_mlp_down/bias"):
         np.testing.assert_allclose(weights[name].mean(axis=-1), 0, atol=1e-6)
+
+
+def test_a_sparse_model_keeps_its_zeros() -> None:
+    model = random_vit(UNIFORM)
+    assert not is_sparse(model.weights)
+    weights = {
+        name: np.where(np.arange(weight.size).reshape(weight.shape) % 2 == 0, 0, weight).astype(np.float32)
+        if name.startswith("block_") and name.endswith("/kernel")
+        else weight
+        for name, weight in model.weights.items()
+    }
+    assert is_sparse(weights)
+    for name, weight in rewrite(UNIFORM, weights, centred=False).items():
+        if name.startswith("block_") and name.endswith("/kernel"):
+            assert np.mean(weight == 0) >= 0.5, name
 
 
 def test_a_compact_flatbuffer_stays_as_it_is_and_answers_the_same() -> None:

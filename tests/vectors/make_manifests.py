@@ -75,12 +75,24 @@ VALID = {
     "made_with": {},
 }
 
+SOUND = {
+    "sample_rate": 16000,
+    "window": 400,
+    "hop": 200,
+    "fft": 512,
+    "low_hz": 20,
+    "high_hz": 8000,
+    "low_db": -80,
+    "high_db": 0,
+}
+
 FILE = ("submodels", 0, "variants", 0)
 # name → (code or None, where, what stands there)
 CHANGES: dict[str, tuple[str | None, tuple[str | int, ...], Any]] = {
     "valid-unknown-fields": (None, ("fusion", "colour"), {"deep": [1, 2.5, "é", None]}),
     "valid-whole-number-with-point": (None, ("version",), 2.0),
     "valid-expires": (None, ("expires",), "2031-02-28T23:59:59Z"),
+    "valid-sound": (None, ("input", "sound"), SOUND),
     "version-next": ("bundle.version", ("schema",), 2),
     "version-text": ("bundle.version", ("schema",), "1"),
     "version-true": ("bundle.version", ("schema",), True),
@@ -121,6 +133,17 @@ CHANGES: dict[str, tuple[str | None, tuple[str | int, ...], Any]] = {
     "expires-on-no-day": ("bundle.expires", ("expires",), "2031-02-30T00:00:00Z"),
     "classes-unknown": ("bundle.classes", ("submodels", 0, "classes", 0), "star"),
     "classes-uncovered": ("bundle.classes", ("submodels", 0, "classes"), ["circle"]),
+    "schema-sound-key-missing": ("bundle.schema", ("input", "sound"), {"sample_rate": 16000}),
+    "schema-sound-odd-window": ("bundle.schema", ("input", "sound"), {**SOUND, "window": 401}),
+    "sound-short-fft": ("bundle.sound", ("input", "sound"), {**SOUND, "fft": 256}),
+    "sound-bands-fall": ("bundle.sound", ("input", "sound"), {**SOUND, "low_hz": 8000}),
+    "sound-beyond-half-the-rate": ("bundle.sound", ("input", "sound"), {**SOUND, "high_hz": 8001}),
+    "sound-black-is-white": ("bundle.sound", ("input", "sound"), {**SOUND, "low_db": 0}),
+    "sound-too-long": (
+        "bundle.sound",
+        ("input", "sound"),
+        {**SOUND, "sample_rate": 1000, "hop": 65536, "high_hz": 500},
+    ),
     "tensors-picture-size": ("bundle.tensors", ("input", "height"), 9),
     "tensors-float-picture": ("bundle.tensors", (*FILE, "inputs", 0, "dtype"), "float32"),
     "tensors-input-name": ("bundle.tensors", (*FILE, "inputs", 0, "name"), "input"),

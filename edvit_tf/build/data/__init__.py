@@ -7,10 +7,12 @@
 
 from edvit_tf.build.data.dataset import Dataset, Skipped, Split, mean_and_deviation
 from edvit_tf.build.data.loading import class_names, load, load_test
+from edvit_tf.build.data.registry import REGISTRY
 from edvit_tf.build.data.splits import HELD_OUT, hold_out, long_tail
 
 __all__ = [
     "HELD_OUT",
+    "REGISTRY",
     "Dataset",
     "Skipped",
     "Split",

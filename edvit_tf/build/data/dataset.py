@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.bundle.manifest import SoundSpec
 from edvit_tf.vit.config import ImageSize
 
 
@@ -44,7 +45,8 @@ class Dataset:
     """What training may see: a training and a validation split, never the test split.
 
     `origin` says in words where the pictures were found. `mirrored` tells whether a picture flipped left to
-    right keeps its label. `skipped` names the files that could not be read.
+    right keeps its label. `skipped` names the files that could not be read,
+    `sound` says how sound became pictures.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Dataset:
     origin: str
     mirrored: bool
     skipped: tuple[Skipped, ...] = ()
+    sound: SoundSpec | None = None
 
     @property
     def image(self) -> ImageSize:
@@ -76,7 +79,7 @@ class Dataset:
                 f"; {counts[least]} of {self.classes[least]} (the fewest) to "
                 f"{counts[most]} of {self.classes[most]}"
             )
-        return f"{said}; {len(self.skipped)} files skipped" if self.skipped else said
+        return f"{said}; skipped files: {len(self.skipped)}" if self.skipped else said
 
     def report(self) -> dict[str, object]:
         """The data as a report gives it: how many of each class, what was skipped and why."""

@@ -79,7 +79,9 @@ def _open(place: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[Skip
     images = np.asarray(np.memmap(place / _IMAGES, np.uint8, "r", shape=shape))
     gone = [item["row"] for item in entry["skipped"]]
     rows = np.setdiff1d(np.arange(shape[0] + len(gone)), gone).astype(np.int64)
-    return images, rows, tuple(Skipped(item["file"], item["reason"]) for item in entry["skipped"])
+    # A file that would have given several pictures is named once.
+    skipped = dict.fromkeys(Skipped(item["file"], item["reason"]) for item in entry["skipped"])
+    return images, rows, tuple(skipped)
 
 
 def _write(place: Path, labels: NDArray[np.int64], produce: Callable[[], Iterator[Piece]]) -> None:
@@ -116,7 +118,8 @@ def _check(labels: NDArray[np.int64], skipped: dict[int, Skipped]) -> None:
         return
     left = np.delete(labels, list(skipped))
     first = next(iter(skipped.values()))
-    if len(skipped) > max(1, LARGEST_SKIPPED * len(labels)) or len(np.unique(left)) < len(np.unique(labels)):
+    many = len(set(skipped.values())) > 1 and len(skipped) > LARGEST_SKIPPED * len(labels)
+    if many or len(np.unique(left)) < len(np.unique(labels)):
         raise DataError(
             f"{len(skipped)} of {len(labels)} files cannot be read, the first: {first.reason}",
             code="data.unreadable",

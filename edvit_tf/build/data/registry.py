@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edvit_tf.build.data import caltech256, cifar10, fashion_mnist, mnist
+from edvit_tf.build.data import caltech256, cifar10, fashion_mnist, gtzan, mnist, speech_commands
 from edvit_tf.build.data.folders import folder_source
 from edvit_tf.build.data.source import Source
 from edvit_tf.errors import DataError, UsageError
@@ -28,6 +28,8 @@ REGISTRY: Mapping[str, Registered] = {
     "mnist": Registered(mnist.open_source, mnist.CLASSES),
     "cifar10": Registered(cifar10.open_source, cifar10.CLASSES),
     "caltech256": Registered(caltech256.open_source),
+    "speech_commands": Registered(speech_commands.open_source),
+    "gtzan": Registered(gtzan.open_source, gtzan.CLASSES),
 }
 
 
