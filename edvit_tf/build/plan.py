@@ -125,13 +125,12 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         find(name)
     classes = class_names(settings.data)
     teacher, config = _teacher_config(settings.model, len(classes))
+    groups = _planned_groups(settings, classes)
     if settings.heads is None:
         widths = largest_within(config, settings.devices, int(settings.share * config.f32_bytes))
     else:
         widths = uniform(config, settings.heads)
-    return ExportPlan(teacher, config, classes, widths, settings.formats, ()).with_groups(
-        _planned_groups(settings, classes)
-    )
+    return ExportPlan(teacher, config, classes, widths, settings.formats, ()).with_groups(groups)
 
 
 def _planned_groups(settings: ExportSettings, classes: tuple[str, ...]) -> Groups:
