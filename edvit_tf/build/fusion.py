@@ -18,6 +18,7 @@ from edvit_tf.build.training import Batches, Schedule, fit, steps_of
 from edvit_tf.bundle.manifest import Calibration
 from edvit_tf.runtime.ensemble import accuracy
 from edvit_tf.vit.keras import keras
+from edvit_tf.vit.model import read_weights, write_weights
 
 _SMALLEST_LAYER = 2  # times the number of classes
 _MOST_SUBSETS = 32
@@ -93,12 +94,12 @@ def train_fusion(
     keras.utils.set_random_seed(seed)
     model = build_fusion(data.sizes, data.targets.shape[-1])
     everything = np.ones(len(data.sizes), bool)
-    best = Best(_numbered(model))
+    best = Best(read_weights(model))
     epochs = settings.schedule.epochs
 
     def after_epoch(epoch: int) -> None:
         reached = accuracy(fuse(model, data.validation, data.sizes, everything), data.labels)
-        best.offer(reached, lambda: _numbered(model))
+        best.offer(reached, lambda: read_weights(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     size = settings.schedule.batch
@@ -112,12 +113,8 @@ def train_fusion(
         best=best,
         snapshots=snapshots,
     )
-    model.set_weights([best.weights[str(index)] for index in range(len(best.weights))])
+    write_weights(model, dict(best.weights))
     return model
-
-
-def _numbered(model: Any) -> dict[str, Features]:
-    return {str(index): weight for index, weight in enumerate(model.get_weights())}
 
 
 def fuse(
