@@ -7,7 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
@@ -37,14 +37,28 @@ NO_DEVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Which device (by id) has which sub-model, and where the devices were last seen."""
+    """Which device (by id) is each sub-model's home, and where the devices of the fleet were last seen.
+
+    `moved` says for sub-models that are not at home who holds them; `drained` devices are to hold nothing.
+    """
 
     assignment: Mapping[str, str]
     devices: tuple[Announced, ...]
+    moved: Mapping[str, str] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
 
     def submodels_of(self, device: str) -> tuple[str, ...]:
-        """The sub-models of a device."""
-        return tuple(sorted(submodel for submodel, holder in self.assignment.items() if holder == device))
+        """The sub-models whose home a device is."""
+        return tuple(sorted(submodel for submodel, home in self.assignment.items() if home == device))
+
+    def holder(self, submodel: str) -> str:
+        """Who answers for a sub-model."""
+        return self.moved.get(submodel, self.assignment[submodel])
+
+    def wanted(self, device: str) -> tuple[str, ...]:
+        """What a device should have: what it holds, and what it takes back when it can."""
+        holding = {submodel for submodel in self.assignment if self.holder(submodel) == device}
+        return tuple(sorted({*self.submodels_of(device), *holding}))
 
 
 async def deploy(
@@ -88,7 +102,11 @@ async def deploy(
         used = sorted(set(assignment.values()))
         deployment = Deployment(
             assignment,
-            tuple(Announced(links[key].address, key, clean_text(hellos[key].name)) for key in used),
+            # Those that got nothing are of the fleet too: they are where a sub-model moves to.
+            tuple(
+                Announced(links[key].address, key, clean_text(hello.name))
+                for key, hello in sorted(hellos.items())
+            ),
         )
         parties = [_party(bundle, links[key], hellos[key], deployment.submodels_of(key)) for key in used]
         answering = any(party.before not in (b"", digest_of(bundle)) for party in parties)
