@@ -77,13 +77,21 @@ class Aggregator:
         finally:
             self._stop()
 
-    def classify(self, image: np.ndarray) -> Answer:
+    def classify(self, image: np.ndarray, *, deadline: float | None = None) -> Answer:
         """Answer one picture, uint8 [height, width, channels]."""
-        return self._run(self._inner.classify(image))
+        return self._run(self._inner.classify(image, deadline=deadline))
 
     def complete(self, timeout: float) -> bool:
         """Wait until every device is up, at most `timeout` seconds; tell whether they are."""
         return self._run(self._inner.complete(timeout))
+
+    def place(self, deployment: Deployment) -> None:
+        """Go over to another deployment of the same bundle."""
+        self._run(self._inner.place(deployment))
+
+    def move(self, submodel: str, device: str) -> None:
+        """Have a device hold a sub-model."""
+        self._run(self._inner.move(submodel, device))
 
     def status(self) -> tuple[DeviceStatus, ...]:
         """Where each device stands."""

@@ -44,12 +44,23 @@ HANDSHAKE_SECONDS = 5
 # A picture waits its turn in memory: beyond this a device says that it is busy.
 MOST_CALLS = 64
 
+# A connection whose other end has vanished without a word is given up after these. Heartbeats find that sooner;
+# this is for what runs beside them, and for a device whose aggregator is gone.
+KEEPALIVE_SECONDS = 10
+KEEPALIVE_ANSWER_SECONDS = 10
+
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 1000 * KEEPALIVE_SECONDS),
+    ("grpc.keepalive_timeout_ms", 1000 * KEEPALIVE_ANSWER_SECONDS),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
 _LIMITS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
 ]
 _CLIENT_OPTIONS = [
     *_LIMITS,
+    *_KEEPALIVE,
     # A device is reached directly, whatever proxy the environment names.
     ("grpc.enable_http_proxy", 0),
     # Otherwise a new channel to the same address inherits the old one's waiting time after a failure.
@@ -57,6 +68,9 @@ _CLIENT_OPTIONS = [
 ]
 _SERVER_OPTIONS = [
     *_LIMITS,
+    *_KEEPALIVE,
+    # Pings of a client that keeps to the interval above are never too many.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * KEEPALIVE_SECONDS),
     # Without this two devices could share a port, and each would get every other call.
     ("grpc.so_reuseport", 0),
     ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
