@@ -44,8 +44,8 @@ HANDSHAKE_SECONDS = 5
 # A picture waits its turn in memory: beyond this a device says that it is busy.
 MOST_CALLS = 64
 
-# A connection whose other end has vanished without a word is given up after these. Heartbeats find that sooner;
-# this is for what runs beside them, and for a device whose aggregator is gone.
+# A connection whose other end has vanished without a word is given up after these. Heartbeats find that
+# sooner; this is for what runs beside them, and for a device whose aggregator is gone.
 KEEPALIVE_SECONDS = 10
 KEEPALIVE_ANSWER_SECONDS = 10
 
