@@ -84,6 +84,7 @@ def deploy(
     from edvit_tf.fleet import Deployment
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.keeper import changed_over
     from edvit_tf.fleet.signing import signed
     from edvit_tf.fleet.state import default_folder, save
 
@@ -115,6 +116,7 @@ def deploy(
     async def remember(deployment: Deployment) -> None:
         # From here on the new version answers, also when this process is killed before the devices settle.
         await asyncio.to_thread(save, folder, opened, deployment)
+        await changed_over(folder)
 
     deployment = asyncio.run(work())
     rows = [

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.errors import DeadlineError, LinkError
+from edvit_tf.errors import DeadlineError, EdvitError, LinkError
 from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
 from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.deploy import Deployment, ensure
@@ -77,6 +77,8 @@ class Aggregator:
         self._on_change = on_change
         self._members = {device.id: self._member(device) for device in deployment.devices}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._asking = 0
+        self._idle = asyncio.Event()
         self._exits = AsyncExitStack()
 
     def _member(self, device: Announced) -> Member:
@@ -142,6 +144,17 @@ class Aggregator:
                 self._members[key] = self._member(announced)
                 self._tasks[key] = asyncio.create_task(self._members[key].run())
 
+    async def settle(self) -> None:
+        """End the trial of the bundle: every device that can be reached lets the one before it go."""
+        self._trial = False
+        connected = {device: member for device, member in self._members.items() if member.link is not None}
+        results = await asyncio.gather(*map(self._install, connected), return_exceptions=True)
+        for member, result in zip(connected.values(), results, strict=True):
+            if isinstance(result, EdvitError):
+                log.warning("%s settles when it is back: %s", member.name, result.message)
+            elif result is not None:
+                raise result
+
     async def move(self, submodel: str, device: str) -> None:
         """Have a device hold a sub-model: install it there, and ask that device for it from then on.
 
@@ -149,15 +162,20 @@ class Aggregator:
             DeviceError: the device refused it; who held it before is asked still.
             LinkError: the device is not connected, or is lost on the way; likewise.
         """
-        member = self._members.get(device)
-        if member is None or member.link is None or member.hello is None:
-            raise LinkError(f"{member.name if member else device[:12]} is not connected", code="link.lost")
-        wanted = (*self._deployment.wanted(device), submodel)
-        member.refresh(await ensure(member.link, member.hello, self._bundle, wanted))
+        await self._install(device, submodel)
         moved = {**self._deployment.moved, submodel: device}
         if self._deployment.assignment[submodel] == device:
             del moved[submodel]
         self._deployment = replace(self._deployment, moved=moved)
+
+    async def _install(self, device: str, *more: str) -> None:
+        """See to it that a connected device has what it should, and `more`."""
+        member = self._members.get(device)
+        if member is None or member.link is None or member.hello is None:
+            raise LinkError(f"{member.name if member else device[:12]} is not connected", code="link.lost")
+        wanted = (*self._deployment.wanted(device), *more)
+        settles = not self._trial
+        member.refresh(await ensure(member.link, member.hello, self._bundle, wanted, settles=settles))
 
     async def classify(self, image: np.ndarray, *, deadline: float | None = None) -> Answer:
         """Answer one picture, uint8 [height, width, channels] as the manifest's input says.
@@ -168,6 +186,14 @@ class Aggregator:
             UsageError: the picture has another shape or type.
             DeadlineError: no sub-model answered in time; the sentence has the reason of each device.
         """
+        self._asking += 1
+        try:
+            return await self._classify(image, self._deadline if deadline is None else deadline)
+        finally:
+            self._asking -= 1
+            self._idle.set()
+
+    async def _classify(self, image: np.ndarray, deadline: float) -> Answer:
         start = time.monotonic()
         manifest = self._bundle.manifest
         picture = encode(image, manifest.input)
@@ -176,7 +202,7 @@ class Aggregator:
             self._routes(),
             picture,
             digest=self._digest,
-            deadline=self._deadline if deadline is None else deadline,
+            deadline=deadline,
             on_reply=self._on_reply,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
@@ -233,6 +259,9 @@ class Aggregator:
         return DeadlineError(f"no sub-model answered (waited {waited:.2f} s): {reasons}")
 
     async def _stop(self) -> None:
+        while self._asking:  # every one of them ends by its deadline
+            self._idle.clear()
+            await self._idle.wait()
         await _cancel(list(self._tasks.values()))
 
 

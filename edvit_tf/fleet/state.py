@@ -271,6 +271,14 @@ class FleetState:
             row = database.execute("SELECT bundle, paused FROM serving").fetchone()
         return (str(row[0]), str(row[1])) if row else ("", "")
 
+    def behind(self) -> bool:
+        """Whether the aggregator that runs, or has run, serves something else than what is deployed."""
+        with self._reading() as database:
+            row = database.execute(
+                "SELECT deployment.bundle <> serving.bundle FROM deployment, serving"
+            ).fetchone()
+        return bool(row and row[0])
+
     def serve(self, bundle: Bundle, paused: str = "") -> None:
         """Write down what `serving` says."""
         path = f"bundles/{bundle.path.name}"

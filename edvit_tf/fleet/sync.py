@@ -89,6 +89,10 @@ class Aggregator:
         """Go over to another deployment of the same bundle."""
         self._run(self._inner.place(deployment))
 
+    def settle(self) -> None:
+        """End the trial of the bundle."""
+        self._run(self._inner.settle())
+
     def move(self, submodel: str, device: str) -> None:
         """Have a device hold a sub-model."""
         self._run(self._inner.move(submodel, device))

@@ -58,7 +58,7 @@ _LIMITS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
 ]
-_CLIENT_OPTIONS = [
+CLIENT_OPTIONS = [
     *_LIMITS,
     *_KEEPALIVE,
     # A device is reached directly, whatever proxy the environment names.
@@ -66,7 +66,7 @@ _CLIENT_OPTIONS = [
     # Otherwise a new channel to the same address inherits the old one's waiting time after a failure.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_SERVER_OPTIONS = [
+SERVER_OPTIONS = [
     *_LIMITS,
     *_KEEPALIVE,
     # Pings of a client that keeps to the interval above are never too many.
@@ -155,9 +155,9 @@ class GrpcLink:
 
 def _channel(address: str, credentials: Credentials | None, device_id: str) -> Any:
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
     name = device_name(device_id) if device_id else ANY_DEVICE
-    options = [*_CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
+    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
     return grpc.aio.secure_channel(address, channel_credentials(credentials), options=options)
 
 
@@ -280,10 +280,11 @@ class Server:
         await self._server.stop(grace)
 
 
-class _OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Every device of the fleet has a certificate, and none of them may tell another what to do."""
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Check who asks before the method is called."""
         handler = await continuation(details)
         if handler is None:
             return None
@@ -336,9 +337,9 @@ async def serve_grpc(
     Raises:
         LinkError: when the port is taken or the address is not this machine's.
     """
-    interceptors = [_OnlyAggregators()] if credentials else []
+    interceptors = [OnlyAggregators()] if credentials else []
     server = grpc.aio.server(
-        interceptors=interceptors, options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
     if renew is not None:
