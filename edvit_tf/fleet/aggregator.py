@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.errors import DeadlineError, EdvitError, LinkError
+from edvit_tf.errors import DeadlineError, LinkError
 from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
 from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.deploy import Deployment, ensure
@@ -132,51 +131,6 @@ class Aggregator:
         """The devices by id, and where each stands."""
         return self._members
 
-    async def place(self, deployment: Deployment) -> None:
-        """Go over to another deployment of the same bundle: devices come and go, sub-models have moved."""
-        self._deployment = deployment
-        wanted = {device.id: device for device in deployment.devices}
-        for device in [known for known in self._members if known not in wanted]:
-            del self._members[device]
-            await _cancel([self._tasks.pop(device)])
-        for key, announced in wanted.items():
-            if key not in self._members:
-                self._members[key] = self._member(announced)
-                self._tasks[key] = asyncio.create_task(self._members[key].run())
-
-    async def settle(self) -> None:
-        """End the trial of the bundle: every device that can be reached lets the one before it go."""
-        self._trial = False
-        connected = {device: member for device, member in self._members.items() if member.link is not None}
-        results = await asyncio.gather(*map(self._install, connected), return_exceptions=True)
-        for member, result in zip(connected.values(), results, strict=True):
-            if isinstance(result, EdvitError):
-                log.warning("%s settles when it is back: %s", member.name, result.message)
-            elif result is not None:
-                raise result
-
-    async def move(self, submodel: str, device: str) -> None:
-        """Have a device hold a sub-model: install it there, and ask that device for it from then on.
-
-        Raises:
-            DeviceError: the device refused it; who held it before is asked still.
-            LinkError: the device is not connected, or is lost on the way; likewise.
-        """
-        await self._install(device, submodel)
-        moved = {**self._deployment.moved, submodel: device}
-        if self._deployment.assignment[submodel] == device:
-            del moved[submodel]
-        self._deployment = replace(self._deployment, moved=moved)
-
-    async def _install(self, device: str, *more: str) -> None:
-        """See to it that a connected device has what it should, and `more`."""
-        member = self._members.get(device)
-        if member is None or member.link is None or member.hello is None:
-            raise LinkError(f"{member.name if member else device[:12]} is not connected", code="link.lost")
-        wanted = (*self._deployment.wanted(device), *more)
-        settles = not self._trial
-        member.refresh(await ensure(member.link, member.hello, self._bundle, wanted, settles=settles))
-
     async def classify(self, image: np.ndarray, *, deadline: float | None = None) -> Answer:
         """Answer one picture, uint8 [height, width, channels] as the manifest's input says.
 
@@ -262,10 +216,11 @@ class Aggregator:
         while self._asking:  # every one of them ends by its deadline
             self._idle.clear()
             await self._idle.wait()
-        await _cancel(list(self._tasks.values()))
+        await cancel(list(self._tasks.values()))
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

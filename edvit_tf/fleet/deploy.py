@@ -5,7 +5,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -58,7 +58,8 @@ class Deployment:
     def wanted(self, device: str) -> tuple[str, ...]:
         """What a device should have: what it holds, and what it takes back when it can."""
         holding = {submodel for submodel in self.assignment if self.holder(submodel) == device}
-        return tuple(sorted({*self.submodels_of(device), *holding}))
+        own = () if device in self.drained else self.submodels_of(device)
+        return tuple(sorted({*own, *holding}))
 
 
 async def deploy(
@@ -69,14 +70,15 @@ async def deploy(
     connect: Connect = in_the_clear,
     on_switch: Callable[[Deployment], Awaitable[None]] | None = None,
     outage: bool = False,
+    excluded: Collection[str] = (),
 ) -> Deployment:
     """Place the sub-models on the devices by the paper's greedy and bring them there.
 
     Where nothing is served yet, all devices at once. Where an older bundle answers, it answers until all hold
     the new one (`edvit_tf.fleet.rollout`); then `on_switch` is called, at which the aggregator changes over.
     A device that cannot be reached or is refused is left out, as long as the others suffice. `outage` allows
-    more sub-models to be out on the way than the fusion bears. What is there already is not sent again: after
-    an interruption the same call goes on.
+    more sub-models to be out on the way than the fusion bears. Devices whose ids are `excluded` get nothing.
+    What is there already is not sent again: after an interruption the same call goes on.
 
     Raises:
         LinkError: no device can be used; the sentence has the reason of each.
@@ -90,6 +92,8 @@ async def deploy(
         for device, link, answer in await _greet(devices, connect, stack):
             if isinstance(answer, EdvitError):
                 reasons.append(f"{device.name or device.address}: {answer.message}")
+            elif answer.id in excluded:
+                reasons.append(f"{device.name or device.address}: it is drained or was removed")
             elif missing := unsuited(bundle, answer):
                 reasons.append(
                     f"{device.name or device.address}: it runs {answer.runtime}, and {missing} cannot"

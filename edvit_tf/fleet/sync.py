@@ -85,18 +85,6 @@ class Aggregator:
         """Wait until every device is up, at most `timeout` seconds; tell whether they are."""
         return self._run(self._inner.complete(timeout))
 
-    def place(self, deployment: Deployment) -> None:
-        """Go over to another deployment of the same bundle."""
-        self._run(self._inner.place(deployment))
-
-    def settle(self) -> None:
-        """End the trial of the bundle."""
-        self._run(self._inner.settle())
-
-    def move(self, submodel: str, device: str) -> None:
-        """Have a device hold a sub-model."""
-        self._run(self._inner.move(submodel, device))
-
     def status(self) -> tuple[DeviceStatus, ...]:
         """Where each device stands."""
         return self._run(self._status())

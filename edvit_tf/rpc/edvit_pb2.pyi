@@ -82,14 +82,16 @@ class Holding(_message.Message):
     def __init__(self, submodel: _Optional[str] = ..., sha256: _Optional[str] = ..., format: _Optional[str] = ..., serving: _Optional[bool] = ..., reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
 class InstallRequest(_message.Message):
-    __slots__ = ("header", "chunk", "settle")
+    __slots__ = ("header", "chunk", "settle", "release")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
     header: InstallHeader
     chunk: bytes
     settle: Settle
-    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ...) -> None: ...
+    release: Release
+    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
 
 class InstallHeader(_message.Message):
     __slots__ = ("manifest", "submodel", "variant", "resumes", "replaces", "signature", "rollback")
@@ -114,6 +116,14 @@ class Settle(_message.Message):
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     def __init__(self, manifest: _Optional[bytes] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("manifest", "submodels")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SUBMODELS_FIELD_NUMBER: _ClassVar[int]
+    manifest: bytes
+    submodels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, manifest: _Optional[bytes] = ..., submodels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InstallReply(_message.Message):
     __slots__ = ("step", "received_bytes", "reason", "code", "microseconds")

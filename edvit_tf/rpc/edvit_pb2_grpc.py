@@ -64,7 +64,8 @@ class DeviceServicer:
     def Install(self, request_iterator, context):
         """Sends one sub-model: a header first, then the bytes of its flatbuffer and test vector in order. The device's first
         answer says how many of these bytes it has already; a sender that resumes leaves them out.
-        A stream of one `settle` sends nothing: it ends the time in which the device holds two bundles.
+        A stream of one `settle` sends nothing: it ends the time in which the device holds two bundles. So does one of
+        one `release`: it makes room.
         The device answers with its progress and ends with `serving` or `refused`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

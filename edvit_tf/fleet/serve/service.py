@@ -64,14 +64,16 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
     stopped, reason = _catch_signals()
     with hold(settings.folder) as holding, FleetState(settings.folder) as state:
         keys = _Keys(settings.folder, settings.passphrase)
+        metrics = Metrics(lambda: keeper.aggregator.status())
         keeper = Keeper(
             state,
             keys.connect,
             deadline=settings.bounds.deadline,
             browse=settings.browse,
             timing=settings.timing,
+            on_move=metrics.moved,
+            on_pause=metrics.paused,
         )
-        metrics = Metrics(lambda: keeper.aggregator.status())
         front = Front(lambda: keeper.aggregator, settings.bounds, metrics)
         async with keeper:
             http = HttpPort(http_application(front, loopback=settings.http.loopback), settings.http)

@@ -1,15 +1,12 @@
 """`edvit-tf serve` as a process over real devices: HTTP, gRPC, a deploy under way, signals, and only one."""
 
 import asyncio
-import http.client
 import json
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,58 +24,11 @@ from edvit_tf.fleet.state import save
 from edvit_tf.rpc.aggregator_channel import AggregatorLink
 from edvit_tf.rpc.certificates import issue_for_device, utc_now
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import ThrowAwayFleet, command, device_fleet
+from tests.fleet.processes import ThrowAwayFleet, device_fleet
 from tests.fleet.serve.asked import png
+from tests.fleet.serve.process import edvit, serving
 
 pytestmark = [pytest.mark.fleet, pytest.mark.long]
-
-
-class Serving:
-    """An `edvit-tf serve` process; `ready` is what it said."""
-
-    def __init__(self, state: Path, log: Path, *options: str) -> None:
-        ports = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
-        self.log = log
-        with log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                command("serve", "--json", "--state", state, *ports, *options),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        self.ready = json.loads(self.process.stdout.readline() or "{}")
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        host, _, port = self.ready["http"].rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def classify(self, data: bytes) -> Any:
-        status, body = self.ask("POST", "/v1/classify", data)
-        assert status == 200, body
-        return json.loads(body)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-
-@contextmanager
-def serving(state: Path, log: Path, *options: str) -> Iterator[Serving]:
-    made = Serving(state, log, *options)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
-        assert made.process.stdout is not None
-        made.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +39,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[T
         addresses = [at_address(device.address) for device in fleet.devices]
         save(fleet.folder, signed, asyncio.run(deploy(signed, addresses, connect=fleet.connect)))
         yield fleet
-
-
-def edvit(*arguments: str | Path) -> tuple[int, list[Any]]:
-    done = subprocess.run(
-        command(*arguments, "--json"), capture_output=True, text=True, timeout=120, check=False
-    )
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_pictures_are_answered_by_every_way_in(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
