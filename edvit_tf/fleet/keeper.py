@@ -228,12 +228,14 @@ class Keeper:
             log.info("%s %s", name, event)
             self._on_move()
             self._write(self._state.move, move.submodel, move.device, event)
+            self._write_holdings(move.device)
         finally:
             self._moving.pop(move.submodel, None)
 
     async def _release(self, device: str) -> None:
         try:
             await self.aggregator.release(device)
+            self._write_holdings(device)
         except EdvitError as error:
             log.warning("%s", error.message)
             await asyncio.sleep(REFUSED_SECONDS)
@@ -241,11 +243,20 @@ class Keeper:
             self._releasing.pop(device, None)
 
     def _on_change(self, member: Member) -> None:
-        row = member.status()
-        if member.state is State.CONNECTING or not member.id:
+        if member.state is State.CONNECTING:
             return
         history = self._histories.setdefault(member.id, History(time.monotonic()))
         history.note(member.standing.connected, time.monotonic())
+        reason = member.standing.reason
+        self._write_down(member, f"is {member.state.value}{reason and f': {reason}'}")
+
+    def _write_holdings(self, device: str) -> None:
+        """Keep what a device holds, when no change of its state does."""
+        if member := self.aggregator.members.get(device):
+            self._write_down(member)
+
+    def _write_down(self, member: Member, event: str = "") -> None:
+        row = member.status()
         known = Known(
             id=member.id,
             name=row.name,
@@ -253,10 +264,9 @@ class Keeper:
             drained=False,
             state=row.state,
             reason=row.reason,
-            since=time.time(),
+            since=time.time() - (time.monotonic() - member.standing.since),
             hello=member.hello.SerializeToString() if member.hello else b"",
         )
-        event = f"is {row.state}: {row.reason}" if row.reason else f"is {row.state}"
         self._write(self._state.seen, known, event)
 
     def _write(self, function: Callable[..., None], *arguments: Any) -> None:

@@ -335,6 +335,17 @@ class FleetState:
             ) from error
 
 
+def open_state(folder: Path) -> FleetState:
+    """Open the state that is in a folder.
+
+    Raises:
+        UsageError: `state.missing`: there is none; `state.broken`: it cannot be read.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise _nothing(folder)
+    return FleetState(folder)
+
+
 def load(folder: Path) -> tuple[Bundle, Deployment]:
     """What is deployed from a folder, and who has it.
 
@@ -342,9 +353,7 @@ def load(folder: Path) -> tuple[Bundle, Deployment]:
         UsageError: `state.missing`: nothing was deployed from there; `state.broken`: it cannot be read.
         BundleError: the copy of the bundle has been changed.
     """
-    if not (folder / STATE_FILE).exists():
-        raise _nothing(folder)
-    with FleetState(folder) as state:
+    with open_state(folder) as state:
         return state.deployed()
 
 

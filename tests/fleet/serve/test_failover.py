@@ -13,7 +13,7 @@ from edvit_tf.fleet.state import FleetState, Known, load, save
 from tests.fleet.fakes import picture, possible_answers
 from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, device_fleet, frozen
 from tests.fleet.serve.asked import png
-from tests.fleet.serve.process import serving, until
+from tests.fleet.serve.process import edvit, serving, until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.long, pytest.mark.fault]
 
@@ -125,3 +125,35 @@ def test_half_lost_moves_nothing(made: ThrowAwayFleet, bundle: Bundle, tmp_path:
             assert b"edvit_moves_paused 1.0" in it.ask("GET", "/metrics")[1]
         with FleetState(made.folder) as state:
             until(lambda: state.serving()[1] == "", REJOIN_SECONDS)
+
+
+def test_an_operator_drains_and_removes_a_device_under_way(
+    made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
+) -> None:
+    data = png(bundle)
+    with serving(made.folder, tmp_path / "log") as it:
+        until(lambda: it.classify(data)["complete"], REJOIN_SECONDS)
+        leaving, submodel = holder(made)
+        status, (rows,) = edvit("fleet", "status", "--state", made.folder)
+        assert status == 0
+        assert {row["name"] for row in rows} == {device.name for device in made.devices}
+        status, (refused,) = edvit("fleet", "remove", leaving.name, "--state", made.folder)
+        assert (status, refused["error"]["code"]) == (2, "fleet.holds")
+        status, (said,) = edvit("fleet", "drain", leaving.name, "--state", made.folder)
+        assert (status, said["holds"]) == (0, [submodel])
+        answers = []
+        while holder(made)[0] is leaving:
+            answers.append(it.classify(data)["complete"])
+        assert all(answers), "no gap"
+        status, (rows,) = edvit("fleet", "placements", "--state", made.folder)
+        (row,) = [row for row in rows if row["submodel"] == submodel]
+        assert row["home"] == leaving.id != row["holder"]
+        reasons = {option["name"]: option["reason"] for option in row["options"]}
+        assert reasons[leaving.name] == "it is being drained"
+        status, (said,) = edvit("fleet", "remove", leaving.name, "--state", made.folder)
+        assert status == 0
+        status, (rows,) = edvit("fleet", "status", "--state", made.folder)
+        assert leaving.name not in {row["name"] for row in rows}
+        assert it.classify(data)["complete"]
+        status, events = edvit("fleet", "logs", "--state", made.folder)
+        assert any("was removed" in event["event"] for event in events)
