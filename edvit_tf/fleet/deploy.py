@@ -13,7 +13,6 @@ from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet.answer import features_of
-from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.fleet.dispatch import encode
 from edvit_tf.fleet.hello import say_hello
@@ -51,8 +50,8 @@ async def deploy(
     bundle: Bundle,
     devices: Sequence[Announced],
     *,
+    connect: Connect,
     on_progress: OnProgress | None = None,
-    connect: Connect = in_the_clear,
     on_switch: Callable[[Deployment], Awaitable[None]] | None = None,
     outage: bool = False,
 ) -> Deployment:

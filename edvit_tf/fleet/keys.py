@@ -86,6 +86,11 @@ def make_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None
     return FleetKeys(authority, bundle_key, _credentials(own, certificate, authority.certificate))
 
 
+def has_keys(folder: Path) -> bool:
+    """Whether a fleet was made in `folder`."""
+    return (folder / KEYS).is_dir()
+
+
 def load_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None) -> FleetKeys:
     """Read the fleet's keys; the aggregator's certificate is renewed when it ends within `RENEW_BEFORE`.
 
@@ -94,7 +99,7 @@ def load_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None
             `trust.passphrase` (none given, or the wrong one), `trust.key` (a file holds something else).
     """
     keys = folder / KEYS
-    if not keys.is_dir():
+    if not has_keys(folder):
         raise TrustError(f"there is no fleet in {folder}: run `edvit-tf fleet init`", code="trust.missing")
     authority_key = _load(keys / AUTHORITY_KEY, passphrase)
     bundle_key = _load(keys / BUNDLE_KEY, passphrase)

@@ -2,8 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
@@ -24,4 +24,23 @@ def frozen(device: DeviceProcess) -> Iterator[None]:
         device.send(signal.SIGCONT)
 
 
-__all__ = ["DeviceProcess", "ThrowAwayFleet", "command", "device_fleet", "frozen"]
+def elsewhere(
+    device: DeviceProcess, *, interface: str = "127.0.0.1", under: Sequence[str] = ()
+) -> DeviceProcess:
+    """The same device, which has stopped, to be started in another place or under another command."""
+    return DeviceProcess(device.name, device.store.parent, interface=interface, under=under)
+
+
+@contextmanager
+def started(*devices: DeviceProcess) -> Iterator[list[str]]:
+    """Start them side by side; their addresses."""
+    with ExitStack() as exits:
+        for device in devices:
+            exits.callback(device.end)
+            device.begin()
+        for device in devices:
+            device.wait_ready()
+        yield [device.address for device in devices]
+
+
+__all__ = ["DeviceProcess", "ThrowAwayFleet", "command", "device_fleet", "elsewhere", "frozen", "started"]
