@@ -88,6 +88,9 @@ def leave(
     store: Annotated[
         Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
     ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Forget the key and the id, too, because the key was copied.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Forget the fleet that this device belongs to, so that another can adopt it; it keeps its id."""
@@ -96,7 +99,7 @@ def leave(
 
     opened = Store(store or _default_store())
     try:
-        left = leave_fleet(opened)
+        left = leave_fleet(opened, new_key=new_key)
     finally:
         opened.close()
     if json:

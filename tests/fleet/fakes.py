@@ -44,6 +44,7 @@ class FakeDevice:
         self.bundle = bundle
         self.protocol = PROTOCOL
         self.runtime = RUNTIME
+        self.instance = b""
         self.memory_bytes = memory_bytes
         self.delay = 0.0
         self.alive = True
@@ -64,6 +65,7 @@ class FakeDevice:
             name=self.name,
             runtime=self.runtime,
             software=request.software,
+            instance=self.instance,
             memory_bytes=self.memory_bytes,
             energy_joules=1000,
             joules_per_mac=1e-9,
