@@ -5,16 +5,10 @@ that `DeviceError("…", code="device.memory")` raised on the device is the same
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
-
-# We start children only through subprocess; gRPC's fork handlers would do nothing but complain about it.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# What it would log, we raise.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import grpc.aio
