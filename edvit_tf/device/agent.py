@@ -18,7 +18,8 @@ from edvit_tf.device.membership import Membership, Shown, load_membership, save_
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import TrustError, UsageError
+from edvit_tf.rpc.certificates import check_clock, utc_now
 from edvit_tf.rpc.channel import check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
 from edvit_tf.rpc.pairing_channel import serve_pairing
@@ -140,6 +141,7 @@ async def _serve(
         membership = await _become_member(settings, store, identity, facts, stopped, on_waiting)
     if membership is None:
         return
+    _say_if_not_valid(membership)
     installer = Installer(store, runtime, memory, membership.signer)
     service = DeviceService(facts, await installer.restore(), installer)
     shown = Shown(store, identity, membership)
@@ -193,6 +195,14 @@ async def _become_member(
     finally:
         await server.stop(GRACE_SECONDS)
     return joined[0] if joined else None
+
+
+def _say_if_not_valid(membership: Membership) -> None:
+    """Nobody gets through a handshake while the clock is wrong; it may be set in a minute."""
+    try:
+        check_clock(membership.certificate, "this device's certificate", utc_now())
+    except TrustError as error:
+        log.warning("%s", error.message)
 
 
 def _catch_signals() -> tuple[asyncio.Event, list[int]]:

@@ -177,6 +177,12 @@ def _translate(error: Any, address: str, timeout: float) -> EdvitError:
         case status.UNAVAILABLE | status.CANCELLED:
             if refused := _refused_handshake(details, address):
                 return refused
+            if details.startswith("failed to connect") and details.endswith("Socket closed"):
+                return LinkError(
+                    f"the device at {address} broke off the handshake: it is of another fleet, its clock is "
+                    "wrong, or too many connect to it at once: its log may say which",
+                    code="link.handshake",
+                )
             return LinkError(
                 f"the device at {address} cannot be reached ({details or 'connection lost'}): "
                 "check that `edvit-tf device run` is running there"
