@@ -14,7 +14,7 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, EdvitError, LinkError
 from edvit_tf.fleet.answer import Answer, fused_answer
-from edvit_tf.fleet.deploy import Deployment, ensure
+from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
 from edvit_tf.fleet.hello import DeviceStatus
@@ -138,7 +138,10 @@ class Aggregator:
 
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
         submodels = self._deployment.submodels_of(device)
-        return await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
+        after = await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
+        # It may hold the right bytes and answer for others: what it says of itself proves nothing.
+        await examine(link, after, self._bundle, submodels)
+        return after
 
     def _on_found(self, device: Announced) -> None:
         if device.id in self._members:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,26 @@ def frozen(device: DeviceProcess) -> Iterator[None]:
         device.send(signal.SIGCONT)
 
 
+@contextmanager
+def slowed(device: DeviceProcess, times: float, *, slice_seconds: float) -> Iterator[None]:
+    """Let it run for a fraction of the time, one slice after another."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(slice_seconds):
+            device.send(signal.SIGSTOP)
+            over.wait(slice_seconds * (times - 1))
+            device.send(signal.SIGCONT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def elsewhere(
     device: DeviceProcess, *, interface: str = "127.0.0.1", under: Sequence[str] = ()
 ) -> DeviceProcess:
@@ -43,4 +64,13 @@ def started(*devices: DeviceProcess) -> Iterator[list[str]]:
         yield [device.address for device in devices]
 
 
-__all__ = ["DeviceProcess", "ThrowAwayFleet", "command", "device_fleet", "elsewhere", "frozen", "started"]
+__all__ = [
+    "DeviceProcess",
+    "ThrowAwayFleet",
+    "command",
+    "device_fleet",
+    "elsewhere",
+    "frozen",
+    "slowed",
+    "started",
+]
