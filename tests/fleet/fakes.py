@@ -55,6 +55,7 @@ class FakeDevice:
         self.hellos = 0
         self.installs = 0
         self.asked: list[InferRequest] = []
+        self.settled: list[bytes] = []
 
     async def hello(self, request: HelloRequest) -> HelloReply:
         self.hellos += 1
@@ -96,6 +97,7 @@ class FakeDevice:
         parts = aiter(requests)
         first = await anext(parts)
         if first.WhichOneof("part") == "settle":
+            self.settled.append(first.settle.manifest)
             yield InstallReply(step=InstallReply.SERVING)
             return
         yield InstallReply(step=InstallReply.RECEIVING)

@@ -18,12 +18,12 @@ from edvit_tf.device.install import Installer
 from edvit_tf.device.served import Shelf
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
-from edvit_tf.errors import DeviceError, EdvitError
+from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet import Aggregator, Announced, Answer, Deployment, deploy
 from edvit_tf.fleet.deploy import _install_fastest, examine
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.keys import FleetKeys, make_keys
-from edvit_tf.fleet.rollout import Party, bearable, steps
+from edvit_tf.fleet.rollout import Party, bearable, digest_of, roll, steps
 from edvit_tf.fleet.signing import rolled_back, signed
 from edvit_tf.fleet.survey import newest_version
 from edvit_tf.fleet.transfer import Parcel, install
@@ -31,7 +31,8 @@ from edvit_tf.rpc.edvit_pb2 import HelloReply, InferReply, InferRequest, Install
 from edvit_tf.rpc.link import InProcessLink
 from edvit_tf.runtime.check import Verdict, verify
 from tests.conftest import GOLDEN
-from tests.fleet.fakes import device_id, picture
+from tests.fleet.clock import now, run
+from tests.fleet.fakes import FakeDevice, device_id, picture
 
 RUNTIME = replace(installed_runtime(), verify=verify)
 
@@ -336,6 +337,71 @@ def test_health_is_asked_over_the_link(fleet: list[Device], bundle: Bundle) -> N
         assert caught.value.code == "device.holding"
 
     asyncio.run(story())
+
+
+BEFORE = b"the bundle before"
+
+
+@pytest.fixture
+def fakes(bundle: Bundle) -> list[FakeDevice]:
+    return [FakeDevice(number, bundle) for number in range(4)]
+
+
+def rolling(fakes: list[FakeDevice], bundle: Bundle, lost: int, seconds: float) -> list[tuple[str, float]]:
+    """Roll over devices, of which some are lost for a while after the first step; who was staged when."""
+    staged: list[tuple[str, float]] = []
+
+    async def stage(party: Party) -> None:
+        staged.append((party.name, now()))
+        if len(staged) == 1:
+            for fake in fakes[-lost:]:
+                fake.alive = False
+
+            def back() -> None:
+                for fake in fakes:
+                    fake.alive = True
+
+            asyncio.get_running_loop().call_later(seconds, back)
+
+    async def story() -> None:
+        parties = []
+        for fake in fakes:
+            link = InProcessLink(fake, fake.name)
+            parties.append(Party(link, await say_hello(link, fake.id), ("s",), BEFORE, tight=False))
+        await roll(parties, bundle, stage, most=1)
+
+    run(story())
+    return staged
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_deploy_waits_while_half_of_the_devices_are_lost(
+    fakes: list[FakeDevice], bundle: Bundle, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = rolling(fakes, bundle, lost, 30.0)
+    assert [name for name, _ in staged] == [f"fake-{number}" for number in range(4)]
+    first, *others = [seconds for _, seconds in staged]
+    assert all(30 <= seconds - first <= 33 for seconds in others)
+    assert f"waiting: {lost} of 4 devices cannot be reached" in caplog.text
+    assert all(fake.settled == [digest_of(bundle)] for fake in fakes)
+
+
+@pytest.mark.fault
+def test_a_deploy_does_not_wait_for_less_than_half(
+    fakes: list[FakeDevice], bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = rolling(fakes, bundle, 1, 30.0)
+    assert [seconds for _, seconds in staged] == [staged[0][1]] * 4
+    assert "waiting" not in caplog.text
+
+
+@pytest.mark.fault
+def test_a_deploy_that_waited_in_vain_is_taken_back(fakes: list[FakeDevice], bundle: Bundle) -> None:
+    with pytest.raises(LinkError, match="2 of 4 devices cannot be reached") as caught:
+        rolling(fakes, bundle, 2, 1000.0)
+    assert caught.value.code == "deploy.lost"
+    assert [fake.settled for fake in fakes] == [[BEFORE], [], [], []]
 
 
 @pytest.mark.parametrize(
