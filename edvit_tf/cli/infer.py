@@ -78,9 +78,9 @@ def _choose(
         return bundle, _through(opening, bundle)
     folder = state or default_folder()
     bundle, deployment = load(folder)
-    served, keys = running(folder), keys_in(folder)
-    if served is not None and served.grpc and keys is not None:
-        return bundle, _through_running(served.grpc, keys.credentials, deadline)
+    served = running(folder)
+    if served is not None and served.grpc:
+        return bundle, _through_running(served.grpc, keys_in(folder).credentials, deadline)
     seconds = deadline or DEFAULT_DEADLINE
     return bundle, _through(
         Aggregator(bundle, deployment, connect=connect_in(folder), deadline=seconds), bundle

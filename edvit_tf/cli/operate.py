@@ -45,11 +45,9 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
         if paused:
             say(paused)
         return
-    keys = keys_in(folder)
-    if keys is not None:
-        known = [Announced(device.address, device.id, device.name) for device in devices]
-        for warning in asyncio.run(renew(known, keys)):
-            say(warning)
+    known = [Announced(device.address, device.id, device.name) for device in devices]
+    for warning in asyncio.run(renew(known, keys_in(folder))):
+        say(warning)
 
 
 def placements(state: StateOption = None, json: JsonOption = False) -> None:

@@ -22,6 +22,7 @@ class State(Enum):
 
     CONNECTING = "connecting"  # not reached yet, or taking its sub-models
     WAITING = "waiting"  # of no fleet yet, to be adopted
+    ANNOUNCED = "announced"  # nobody has asked it: without keys one cannot
     UP = "up"
     SLOW = "slow"  # answers, but late
     SUSPECT = "suspect"  # has just not answered

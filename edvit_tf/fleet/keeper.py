@@ -196,7 +196,7 @@ class Keeper:
             hosts.append(
                 host_of(
                     member.hello or HelloReply(id=device, name=member.name),
-                    trouble="" if asked else member.standing.reason or UNKNOWN,
+                    trouble="" if asked else member.reason or UNKNOWN,
                     away=history.away(now, START_PATIENCE_SECONDS),
                     steady=history.steady(now),
                     falls=history.lately(now),
@@ -247,7 +247,7 @@ class Keeper:
             return
         history = self._histories.setdefault(member.id, History(time.monotonic()))
         history.note(member.standing.connected, time.monotonic())
-        reason = member.standing.reason
+        reason = member.reason
         self._write_down(member, f"is {member.state.value}{reason and f': {reason}'}")
 
     def _write_holdings(self, device: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
+from edvit_tf.fleet.clones import cloned, is_another
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
@@ -103,6 +104,11 @@ class Member:
         return self.standing.state
 
     @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self.standing.reason
+
+    @property
     def hello(self) -> HelloReply | None:
         """What the device last said of itself."""
         return self._hello
@@ -120,7 +126,7 @@ class Member:
     def status(self) -> DeviceStatus:
         """Where the device stands, with what it last said of itself."""
         since = time.time() - (self._clock() - self.standing.since)
-        return status_of(self._device, self.state, self.standing.reason, self._hello, since)
+        return status_of(self._device, self.state, self.reason, self._hello, since)
 
     async def ready(self) -> None:
         """Wait until the device should be sent pictures."""
@@ -186,6 +192,7 @@ class Member:
         began: float | None = None
         try:
             hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
+            await self._check_alone(link, hello)
             self._hello = await self._prepare(link, hello)
             began = self._clock()
             self._device = Announced(address, hello.id, hello.name)
@@ -216,8 +223,28 @@ class Member:
                 self._stand(self.standing.missed(error, self._clock()))
             else:
                 self._stand(self.standing.beat(self._clock() - start, self._clock()))
+                await self._check_alone(link, self._hello)
             if not self.standing.connected:
                 return
+
+    async def _check_alone(self, link: Link, hello: HelloReply) -> None:
+        """Hold the other addresses at which this device was announced against the one that answered.
+
+        Raises:
+            DeviceError: its key answers at another one too, from another process (`device.cloned`).
+        """
+        others = [address for address in self._addresses if address != link.address]
+        for address in others:
+            other = self._connect(address, hello.id)
+            try:
+                another = await is_another(other, hello)
+            finally:
+                await other.close()
+            if another:
+                # It may only have moved: then this link is dead.
+                await say_hello(link, hello.id, timeout=self._timing.hello)
+                raise cloned(hello, (link.address, address))
+        self._addresses = [address for address in self._addresses if address not in others]
 
     def _fail(self, error: EdvitError) -> None:
         self._link = None

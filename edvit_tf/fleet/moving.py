@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edvit_tf.errors import EdvitError, LinkError
 from edvit_tf.fleet.aggregator import Aggregator, cancel
-from edvit_tf.fleet.deploy import Deployment, ensure
+from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.transfer import release
 
@@ -83,5 +83,6 @@ class MovingAggregator(Aggregator):
         if member is None or member.link is None or member.hello is None:
             raise LinkError(f"{member.name if member else device[:12]} is not connected", code="link.lost")
         wanted = (*self._deployment.wanted(device), *more)
-        settles = not self._trial
-        member.refresh(await ensure(member.link, member.hello, self._bundle, wanted, settles=settles))
+        after = await ensure(member.link, member.hello, self._bundle, wanted, settles=not self._trial)
+        await examine(member.link, after, self._bundle, wanted)
+        member.refresh(after)

@@ -12,6 +12,7 @@ from edvit_tf.bundle.reader import Bundle
 from edvit_tf.cli.main import main
 from edvit_tf.fleet import Announced
 from edvit_tf.fleet.hold import hold
+from edvit_tf.fleet.keys import make_keys
 from edvit_tf.fleet.state import FleetState
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from tests.fleet.fakes import RUNTIME, device_id, fleet_of
@@ -20,6 +21,7 @@ from tests.fleet.fakes import RUNTIME, device_id, fleet_of
 @pytest.fixture
 def folder(bundle: Bundle, tmp_path: Path) -> Iterator[Path]:
     """Two devices that hold a sub-model each, the second down, and a spare."""
+    make_keys(tmp_path)
     with FleetState(tmp_path) as state, hold(tmp_path):
         state.deploy(bundle, fleet_of(bundle)[1])
         state.enrol(Announced("2", device_id(2), "spare"))

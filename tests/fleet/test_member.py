@@ -68,11 +68,11 @@ def test_a_silent_device_is_down_within_six_seconds_without_any_request(bundle: 
             device.delay = 1000.0
             took = await until(member, State.DOWN)
             assert 2.0 < took <= 6.0
-            assert "did not answer" in member.standing.reason
+            assert "did not answer" in member.reason
             assert member.standing.since == now()
             device.delay = 0.0
             assert await until(member, State.UP) <= 5.0
-            assert member.standing.reason == ""
+            assert member.reason == ""
 
     run(story())
 
@@ -135,7 +135,7 @@ def test_a_failed_request_takes_it_down_at_once_and_it_comes_back(bundle: Bundle
             link = member.link
             assert link is not None
             member.report(link, LinkError("the wire is cut"))
-            assert (member.state, member.standing.reason, member.link) == (
+            assert (member.state, member.reason, member.link) == (
                 State.DOWN,
                 "the wire is cut",
                 None,
@@ -193,7 +193,7 @@ def test_an_impostor_is_refused_and_the_real_device_is_found_again(bundle: Bundl
             await until(member, State.DOWN)
             member.seen(Announced("1", device_id(0)))
             await until(member, State.REFUSED)
-            assert "something else listens" in member.standing.reason
+            assert "something else listens" in member.reason
             real.alive = True
             assert await until(member, State.UP) < 5.0
             assert member.status().address == "0"
@@ -208,7 +208,7 @@ def test_a_device_of_another_age_is_refused_in_a_sentence(bundle: Bundle, protoc
         device.protocol = protocol
         async with watched(Network(device)) as member:
             await until(member, State.REFUSED)
-            assert "update edvit-tf" in member.standing.reason
+            assert "update edvit-tf" in member.reason
             device.protocol = PROTOCOL - 1
             await until(member, State.UP)
 
@@ -234,7 +234,7 @@ def test_a_refusal_is_tried_again_ever_more_rarely(bundle: Bundle) -> None:
         )
         task = asyncio.create_task(member.run())
         await asyncio.sleep(600.0)
-        assert (member.state, member.standing.reason) == (State.REFUSED, "no room on fake-0 at 0")
+        assert (member.state, member.reason) == (State.REFUSED, "no room on fake-0 at 0")
         assert 15 < tried < 50
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -77,14 +77,19 @@ async def test_a_device_that_is_reached_by_address_cannot_say_that_it_is_another
         assert (await refusal(address, fleet.aggregator())).code == "trust.impostor"
 
 
-async def test_our_own_peers_speak_tls_1_3(tmp_path: Path) -> None:
+def tls(context: ssl.SSLContext, mine: Credentials, folder: Path) -> ssl.SSLContext:
+    """OpenSSL with a member's certificate, for HTTP/2."""
+    (folder / "mine.pem").write_bytes(mine.key + mine.certificate)
+    context.load_verify_locations(cadata=mine.authority.decode())
+    context.load_cert_chain(folder / "mine.pem")
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def test_a_device_speaks_tls_1_3_and_no_other(tmp_path: Path) -> None:
     fleet = TestFleet()
     _, credentials = fleet.device()
-    mine = fleet.aggregator()
-    (tmp_path / "mine.pem").write_bytes(mine.key + mine.certificate)
-    context = ssl.create_default_context(cadata=mine.authority.decode())
-    context.load_cert_chain(tmp_path / "mine.pem")
-    context.set_alpn_protocols(["h2"])
+    context = tls(ssl.create_default_context(), fleet.aggregator(), tmp_path)
 
     def version(port: int) -> str | None:
         with (
@@ -94,7 +99,31 @@ async def test_our_own_peers_speak_tls_1_3(tmp_path: Path) -> None:
             return secured.version()
 
     async with serving(credentials) as address:
-        assert await asyncio.to_thread(version, int(address.rpartition(":")[2])) == "TLSv1.3"
+        port = int(address.rpartition(":")[2])
+        assert await asyncio.to_thread(version, port) == "TLSv1.3"
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(version, port)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2])
+async def test_an_aggregator_speaks_tls_1_3_and_no_other(tmp_path: Path, newest: ssl.TLSVersion) -> None:
+    fleet = TestFleet()
+    _, credentials = fleet.device()
+    context = tls(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), credentials, tmp_path)
+    context.maximum_version = newest
+    spoken: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        spoken.append(writer.get_extra_info("ssl_object").version())
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(listen, HOST, 0, ssl=context)
+    error = await refusal(f"{HOST}:{server.sockets[0].getsockname()[1]}", fleet.aggregator())
+    server.close()
+    assert isinstance(error, LinkError)
+    assert set(spoken) == ({"TLSv1.3"} if newest is ssl.TLSVersion.TLSv1_3 else set())
 
 
 @pytest.mark.fault
@@ -152,10 +181,11 @@ async def test_a_device_serves_aggregators_of_its_fleet_alone(who: str) -> None:
         elif who == "device":
             _, asking = fleet.device()
         else:
-            link = GrpcLink(address)
-            with pytest.raises(EdvitError):
-                await link.hello(HelloRequest(), timeout=3)
-            await link.close()
+            reader, writer = await asyncio.open_connection(HOST, int(address.rpartition(":")[2]))
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            heard = await asyncio.wait_for(reader.read(100), 5)
+            writer.close()
+            assert heard[:1] in (b"", b"\x15"), "nothing but an alert of TLS"
             assert handler.calls == 0
             return
         error = await refusal(address, asking)

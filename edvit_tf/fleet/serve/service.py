@@ -6,17 +6,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
-from edvit_tf.errors import EdvitError
-from edvit_tf.fleet.connect import with_keys
 from edvit_tf.fleet.hold import Running, hold
 from edvit_tf.fleet.keeper import Keeper
-from edvit_tf.fleet.keys import FleetKeys, load_keys
 from edvit_tf.fleet.member import Timing
 from edvit_tf.fleet.messages import reply_of
-from edvit_tf.fleet.renew import renew
+from edvit_tf.fleet.renew import Keyring, keep_renewed
 from edvit_tf.fleet.serve.front import Bounds, Front
 from edvit_tf.fleet.serve.http import http_application
 from edvit_tf.fleet.serve.listen import HttpPort
@@ -25,11 +21,6 @@ from edvit_tf.fleet.state import FleetState
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.aggregator_channel import Classify, serve_aggregator
 from edvit_tf.rpc.edvit_pb2 import ClassifyReply, ClassifyRequest
-from edvit_tf.rpc.link import Link
-from edvit_tf.rpc.tls import Credentials
-
-# Certificates live a year and are renewed three months before they end.
-RENEW_EVERY = timedelta(hours=12)
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +54,11 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
     """
     stopped, reason = _catch_signals()
     with hold(settings.folder) as holding, FleetState(settings.folder) as state:
-        keys = _Keys(settings.folder, settings.passphrase)
+        keyring = Keyring(settings.folder, settings.passphrase)
         metrics = Metrics(lambda: keeper.aggregator.status())
         keeper = Keeper(
             state,
-            keys.connect,
+            keyring.connect,
             deadline=settings.bounds.deadline,
             browse=settings.browse,
             timing=settings.timing,
@@ -77,8 +68,12 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
         front = Front(lambda: keeper.aggregator, settings.bounds, metrics)
         async with keeper:
             http = HttpPort(http_application(front, loopback=settings.http.loopback), settings.http)
-            grpc = await serve_aggregator(_over_grpc(front), settings.grpc, keys.credentials)
-            renewing = asyncio.create_task(keys.keep_fresh(keeper))
+            grpc = await serve_aggregator(_over_grpc(front), settings.grpc, lambda: keyring.keys.credentials)
+            renewing = asyncio.create_task(
+                keep_renewed(
+                    keyring, lambda: keeper.aggregator.status(), lambda text: log.warning("%s", text)
+                )
+            )
             http.open()
             running = Running(os.getpid(), str(http.address), str(replace(settings.grpc, port=grpc.port)))
             holding.say(running)
@@ -103,34 +98,6 @@ def _over_grpc(front: Front) -> Classify:
         return reply_of(result.answer, admitted.id, result.manifest)
 
     return classify
-
-
-class _Keys:
-    """The fleet's keys, read again from time to time: the aggregator's own certificate is renewed by that."""
-
-    def __init__(self, folder: Path, passphrase: str) -> None:
-        self._folder = folder
-        self._passphrase = passphrase
-        self._keys: FleetKeys = load_keys(folder, passphrase)
-
-    def credentials(self) -> Credentials:
-        """What is shown to owners' programs."""
-        return self._keys.credentials
-
-    def connect(self, address: str, device_id: str) -> Link:
-        """A link to a device."""
-        return with_keys(self._keys)(address, device_id)
-
-    async def keep_fresh(self, keeper: Keeper) -> None:
-        """Renew every certificate in time, for ever."""
-        while True:
-            try:
-                self._keys = load_keys(self._folder, self._passphrase)
-                for warning in await renew(keeper.aggregator.deployment.devices, self._keys):
-                    log.warning("%s", warning)
-            except EdvitError as error:
-                log.error("%s", error.message)  # noqa: TRY400
-            await asyncio.sleep(RENEW_EVERY.total_seconds())
 
 
 def _catch_signals() -> tuple[asyncio.Event, list[int]]:
