@@ -106,7 +106,7 @@ class DeviceProcess:
 
     def said(self) -> Any:
         """Its next line of JSON; ValueError when none comes within `READY_SECONDS`."""
-        return json.loads(_read_line(_output(self._started()), READY_SECONDS))
+        return json.loads(read_line(_output(self._started()), READY_SECONDS))
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -205,7 +205,7 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stdout
 
 
-def _read_line(output: IO[bytes], seconds: float) -> bytes:
+def read_line(output: IO[bytes], seconds: float) -> bytes:
     """The first line, or what there is of it when the output ends or time is up."""
     line = b""
     end = time.monotonic() + seconds

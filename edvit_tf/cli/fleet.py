@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edvit_tf.cli.fleet_benchmark import benchmark
 from edvit_tf.cli.operate import drain, logs, placements, print_rows, remove, status
 from edvit_tf.cli.output import JsonOption, emit, say, screen, show
 from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
@@ -24,6 +25,7 @@ app.command()(placements)
 app.command()(logs)
 app.command()(drain)
 app.command()(remove)
+app.command()(benchmark)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of the deployment (default: the user's data folder).")

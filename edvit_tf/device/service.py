@@ -146,11 +146,10 @@ def _image(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
     if sent != shape:
         raise DeviceError(f"the picture is {_times(sent)}, the sub-model takes {_times(shape)}", code=code)
     expected = shape[0] * shape[1] * shape[2]
-    if len(picture.data) != expected:
-        raise DeviceError(
-            f"the picture has {len(picture.data)} bytes, {_times(shape)} are {expected}", code=code
-        )
-    return np.frombuffer(picture.data, np.uint8).reshape(shape)
+    data = picture.data  # protobuf copies it each time
+    if len(data) != expected:
+        raise DeviceError(f"the picture has {len(data)} bytes, {_times(shape)} are {expected}", code=code)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _times(shape: tuple[int, ...]) -> str:

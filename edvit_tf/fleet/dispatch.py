@@ -64,9 +64,10 @@ async def dispatch(
     are dropped. `on_reply` is told of every reply.
     """
     question = secrets.token_hex(8)
+    rest = InferRequest(picture=picture).SerializeToString()
     end = time.monotonic() + deadline
     tasks = [
-        asyncio.create_task(_ask(manifest, route, _request(manifest, route, picture, question, digest), end))
+        asyncio.create_task(_ask(manifest, route, _request(manifest, route, question, digest), rest, end))
         for route in routes
     ]
     if tasks:
@@ -86,28 +87,29 @@ async def dispatch(
     return replies
 
 
-def _request(
-    manifest: Manifest, route: Route, picture: Picture, question: str, digest: bytes
-) -> InferRequest:
+def _request(manifest: Manifest, route: Route, question: str, digest: bytes) -> InferRequest:
+    """All of a request but the picture."""
     return InferRequest(
         request_id=question,
         bundle=manifest.name,
         bundle_version=manifest.version,
         submodels=route.submodels,
-        picture=picture,
         manifest=digest,
     )
 
 
-async def _ask(manifest: Manifest, route: Route, request: InferRequest, end: float) -> DeviceReply:
+async def _ask(
+    manifest: Manifest, route: Route, request: InferRequest, rest: bytes, end: float
+) -> DeviceReply:
+    sent = request.ByteSize() + len(rest)
     start = time.monotonic()
     reply: InferReply | None = None
     try:
-        reply = await route.link.infer(request, timeout=max(0.001, end - start))
+        reply = await route.link.infer(request, timeout=max(0.001, end - start), rest=rest)
         features = features_of(reply, request, manifest, f"{route.name} ({route.link.address})")
     except EdvitError as error:
         received = reply.ByteSize() if reply is not None else 0
-        return _failed(route, error, sent=request.ByteSize(), received=received)
+        return _failed(route, error, sent=sent, received=received)
     return DeviceReply(
         device=route.device,
         name=route.name,
@@ -115,7 +117,7 @@ async def _ask(manifest: Manifest, route: Route, request: InferRequest, end: flo
         features=features,
         milliseconds=1000 * (time.monotonic() - start),
         interpreter_milliseconds=max(output.microseconds for output in reply.outputs) / 1000,
-        sent_bytes=request.ByteSize(),
+        sent_bytes=sent,
         received_bytes=reply.ByteSize(),
     )
 

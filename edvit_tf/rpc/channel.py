@@ -32,6 +32,7 @@ from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credential
 # A picture of 1,500 × 1,500 pixels in colour, and a manifest of thousands of files, fit.
 MESSAGE_BYTES = 8 << 20
 CODE_KEY = "edvit-code"
+INFER = "/edvit.v1.Device/Infer"
 
 # Whoever can open a connection is nobody yet: so many may try at once, and so long each.
 MOST_CONNECTIONS = 64
@@ -85,9 +86,14 @@ class GrpcLink:
         self.address = address
         self._credentials = credentials
         self._pinned = bool(device_id)
-        self._channel = _channel(address, credentials, device_id)
         self._closed = False
+        self._open(device_id)
+
+    def _open(self, device_id: str) -> None:
+        self._channel = _channel(self.address, self._credentials, device_id)
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
+        # Of serialised requests: a picture is serialised once, not once a device.
+        self._infer = self._channel.unary_unary(INFER, response_deserializer=InferReply.FromString)
 
     async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
         """Say hello."""
@@ -97,8 +103,7 @@ class GrpcLink:
                 # Some device of the fleet says who it is: from here on TLS makes it prove that.
                 self._pinned = True
                 await self._channel.close()
-                self._channel = _channel(self.address, self._credentials, reply.id)
-                self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
+                self._open(reply.id)
                 reply = await self._stub.Hello(request, timeout=timeout)
         return reply
 
@@ -114,10 +119,10 @@ class GrpcLink:
         finally:
             call.cancel()  # a caller that gives up stops the device too
 
-    async def infer(self, request: InferRequest, *, timeout: float) -> InferReply:
+    async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
         """Send one picture and return the device's outputs."""
         with self._translated(timeout):
-            reply: InferReply = await self._stub.Infer(request, timeout=timeout)
+            reply: InferReply = await self._infer(request.SerializeToString() + rest, timeout=timeout)
         return reply
 
     async def certificate(self, newer: bytes = b"", *, timeout: float) -> bytes:

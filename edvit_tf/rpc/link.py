@@ -62,8 +62,12 @@ class Link(Protocol):
         """Send one sub-model and yield the device's progress."""
         ...
 
-    async def infer(self, request: InferRequest, *, timeout: float) -> InferReply:
-        """Send one picture and return the device's outputs."""
+    async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
+        """Send one picture and return the device's outputs.
+
+        `rest` is a part of the request that is serialised already, such as a picture that goes to several
+        devices: messages of protobuf that follow each other are one.
+        """
         ...
 
     async def close(self) -> None:
@@ -98,11 +102,12 @@ class InProcessLink:
         except TimeoutError:
             raise late(self.address, timeout) from None
 
-    async def infer(self, request: InferRequest, *, timeout: float) -> InferReply:
+    async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
         """Send one picture to the handler."""
+        whole = InferRequest.FromString(request.SerializeToString() + rest)
         try:
             async with asyncio.timeout(timeout):
-                return await self._handler.infer(request)
+                return await self._handler.infer(whole)
         except TimeoutError:
             raise late(self.address, timeout) from None
 

@@ -127,7 +127,7 @@ def test_every_verb_takes_json() -> None:
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
         "device install-service",
-        *("fleet placements", "fleet logs", "fleet drain", "fleet remove"),
+        *("fleet placements", "fleet logs", "fleet drain", "fleet remove", "fleet benchmark"),
     }
     assert all("--json" in options for options in found.values())
 

@@ -29,9 +29,9 @@ class Counting:
         link = self._connect(address, device_id)
         infer = link.infer
 
-        async def counted(request: InferRequest, *, timeout: float) -> InferReply:
+        async def counted(request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
             self.sent += 1
-            return await infer(request, timeout=timeout)
+            return await infer(request, timeout=timeout, rest=rest)
 
         link.infer = counted  # type: ignore[method-assign]
         return link

@@ -53,7 +53,7 @@ def test_an_impostor_beside_the_device_gets_no_byte_of_a_model_a_picture_or_a_to
                 rows = verb(net, "fleet", "discover", "--timeout", "5", "--state", made.folder)
                 seen = {row["address"]: row["state"] for row in rows}
                 assert seen[address] == "up"
-                assert seen[f"{FAR}:{there['port']}"] == "down", "it is seen, and named"
+                assert seen[f"{FAR}:{there['port']}"] == "refused", "it is seen, and named"
                 placed = verb(net, "fleet", "deploy", bundle.path, "--timeout", "6", "--state", made.folder)
                 assert {row["address"] for row in placed["placement"]} == {address}
                 for _ in range(3):

@@ -132,7 +132,8 @@ def test_an_operator_drains_and_removes_a_device_under_way(
 ) -> None:
     data = png(bundle)
     with serving(made.folder, tmp_path / "log") as it:
-        until(lambda: it.classify(data)["complete"], REJOIN_SECONDS)
+        until(lambda: load(made.folder)[1].moved == {}, REJOIN_SECONDS)
+        assert it.classify(data)["complete"]
         leaving, submodel = holder(made)
         status, (rows,) = edvit("fleet", "status", "--state", made.folder)
         assert status == 0
