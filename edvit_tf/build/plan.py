@@ -14,7 +14,7 @@ from edvit_tf.build.split import Groups, by_hand, random_balanced
 from edvit_tf.build.widths import Widths, largest_within, narrowed, uniform
 from edvit_tf.errors import ModelError, PlanError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint, load
-from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
+from edvit_tf.vit.config import PRESETS, STEM_STRIDE, ViTConfig, weight_shapes
 
 # Of int8-full the patch embedding and the projections stay float.
 _BYTES_OF_A_WEIGHT = {
@@ -201,7 +201,7 @@ def _planned(
 
 
 def _arena_bytes(config: ViTConfig) -> int:
-    """The widest step of the widest block: the stream twice, query, key and value, attention, or the MLP."""
+    """The widest step: the stem's first, or in a block the stream twice with attention or with the MLP."""
     tokens = config.tokens
     steps = [
         2 * tokens * config.width
@@ -211,4 +211,7 @@ def _arena_bytes(config: ViTConfig) -> int:
         )
         for block in config.blocks
     ]
+    image, pixels = config.image, config.image.height * config.image.width
+    if config.stem:
+        steps.append(pixels * image.channels + pixels // STEM_STRIDE**2 * config.stem[0])
     return 4 * max(steps)

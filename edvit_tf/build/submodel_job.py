@@ -77,6 +77,8 @@ def _judge(job: SubmodelJob, dataset: Dataset, result: Result) -> None:
     for index, (heads, mlp) in enumerate(zip(found.heads, found.mlp, strict=True)):
         result.write_array(f"heads-{index}", heads)
         result.write_array(f"mlp-{index}", mlp)
+    for index, stem in enumerate(found.stem):
+        result.write_array(f"stem-{index}", stem)
 
 
 def _importance_batch(teacher: Checkpoint) -> int:
@@ -87,7 +89,8 @@ def _importance_batch(teacher: Checkpoint) -> int:
         + 3 * block.heads * config.tokens**2
         for block in config.blocks
     )
-    return max(1, min(_IMPORTANCE_BATCH, _IMPORTANCE_NUMBERS // (a_block * len(config.blocks))))
+    stem = 4 * config.image.height * config.image.width * sum(config.stem)
+    return max(1, min(_IMPORTANCE_BATCH, _IMPORTANCE_NUMBERS // (a_block * len(config.blocks) + stem)))
 
 
 def _cut(job: SubmodelJob, result: Result) -> None:
@@ -99,6 +102,7 @@ def _cut(job: SubmodelJob, result: Result) -> None:
         scores.array("residual"),
         tuple(scores.array(f"heads-{index}") for index in blocks),
         tuple(scores.array(f"mlp-{index}") for index in blocks),
+        tuple(scores.array(f"stem-{index}") for index in range(len(teacher.config.stem))),
     )
     config, weights = cut(teacher.config, teacher.weights, choose(importance, job.widths))
     others = logits_of_group(len(job.workspace.classes), job.group) > len(job.group)
