@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from edvit_converters.formats import find
+from numpy.typing import NDArray
 
 from edvit_tf import __version__
 from edvit_tf.build.data import Dataset, load
@@ -64,7 +65,7 @@ from edvit_tf.bundle.manifest import (
 )
 from edvit_tf.bundle.sound import sound_of
 from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import TrainingError, UsageError
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
@@ -101,7 +102,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     Raises:
         UsageError: options that do not fit each other or the data, or something stands at `out` already.
         ModelError, DataError, PlanError: the teacher, the data or the sizes are not usable.
-        TrainingError: a training went wrong.
+        TrainingError: a training went wrong, or the teacher is no better than chance.
     """
     check_free(settings.out)
     plan = plan_export(settings)
@@ -118,6 +119,9 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("data")
 
         flatbuffer = _teach(work)
+        _check_teacher(
+            settings.model, flatbuffer.facts["accuracy"], dataset.validation.counts(len(plan.classes))
+        )
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
@@ -178,6 +182,25 @@ def _teach(work: _Export) -> Result:
     work.run(jobs, "teacher")
     work.progress.update("teacher", 1.0, "done")
     return store.get(recipes.flatbuffer)
+
+
+def _check_teacher(name: str, reached: float, counts: NDArray[np.int64]) -> None:
+    """Refuse to teach what nobody knows.
+
+    One answer for every picture is right for the largest class; up to two standard deviations more is luck.
+
+    Raises:
+        TrainingError: the teacher is not clearly better on validation.
+    """
+    pictures = int(counts.sum())
+    chance = int(counts.max()) / pictures
+    least = chance + 2 * (chance * (1 - chance) / pictures) ** 0.5
+    if reached <= least:
+        raise TrainingError(
+            f"the teacher {name} is right on {reached:.1%} of {pictures} validation pictures, one answer for "
+            f"all of them on {chance:.1%}: it has nothing to teach; train it longer, or check that these are "
+            "pictures of the classes it was trained on"
+        )
 
 
 def _groups(work: _Export, plan: ExportPlan) -> Groups:

@@ -10,7 +10,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
-from edvit_tf.build.store import DEFAULT_NAME, VARIABLE
+from edvit_tf.build.store import default_folder
 from edvit_tf.build.widths import DEFAULT_SHARE
 from edvit_tf.errors import MissingPackage, UsageError
 
@@ -106,8 +106,9 @@ class ExportSettings:
     @property
     def cache_folder(self) -> Path:
         """Where the results of stages are kept."""
-        given = self.cache or os.environ.get(VARIABLE)
-        return Path(given).expanduser() if given else Path(self.out).absolute().parent / DEFAULT_NAME
+        if self.cache:
+            return Path(self.cache).expanduser()
+        return default_folder(Path(self.out).absolute().parent)
 
     def recorded(self) -> dict[str, object]:
         """What the manifest keeps of it."""

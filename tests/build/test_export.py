@@ -18,7 +18,7 @@ from edvit_tf.build.export import STAGES, export
 from edvit_tf.build.plan import load_teacher, plan_export
 from edvit_tf.build.settings import ExportSettings, combine
 from edvit_tf.bundle.reader import Bundle, open_bundle
-from edvit_tf.errors import DataError, EdvitError, ModelError, PlanError, UsageError
+from edvit_tf.errors import DataError, EdvitError, ModelError, PlanError, TrainingError, UsageError
 from edvit_tf.runtime.ensemble import evaluate
 from edvit_tf.vit.checkpoint import Checkpoint, save
 from tests.build.conftest import CLASSES
@@ -222,6 +222,17 @@ def test_what_cannot_be_made_is_refused_before_anything_is_trained(
         export(replace(settings, out=str(tmp_path / "bundle"), **change), told)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     assert not {"teacher", "sub-models"} & set(told.stages)
+
+
+def test_a_teacher_no_better_than_chance_teaches_nobody(
+    settings: ExportSettings, teacher: Checkpoint, tmp_path: Path
+) -> None:
+    file = tmp_path / "untrained.safetensors"
+    zeros = {name: np.zeros_like(weight) for name, weight in teacher.weights.items()}
+    save(file, Checkpoint(teacher.config, zeros, teacher.labels))
+    with pytest.raises(TrainingError, match=r"right on 16\.7% of 72 .* on 16\.7%: it has nothing to teach"):
+        export(replace(settings, model=str(file), out=str(tmp_path / "bundle")), Told())
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_what_stands_there_already_is_kept(settings: ExportSettings, tmp_path: Path) -> None:
