@@ -26,6 +26,7 @@ def make_fusion(job: FusionJob, report: Report) -> None:
 def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Report) -> None:
     from edvit_converters.tflite import convert_fusion
 
+    from edvit_tf.build.balance import without_prior
     from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, train_fusion
     from edvit_tf.build.training import Schedule, one_hot
     from edvit_tf.vit.model import read_weights
@@ -34,18 +35,24 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     features = [store.get(recipes.features).array("features") for recipes in made]
     first = [next(iter(recipes.variants.values())) for recipes in made]
     labels = np.asarray(workspace.split("validation").labels)
-    taught = softmax(read_answers(store, job.taught))
-    truth = one_hot(workspace.split("train").labels, len(workspace.classes))[:, np.newaxis]
+    classes = np.asarray(workspace.split("train").labels)
+    answers = read_answers(store, job.taught)
+    if settings.balance:
+        answers = without_prior(answers, np.bincount(classes, minlength=len(workspace.classes)))
+    taught, truth = softmax(answers), one_hot(classes, len(workspace.classes))[:, np.newaxis]
     data = FusionData(
         features=np.concatenate(features, axis=-1),
         targets=settings.distillation * taught + (1 - settings.distillation) * truth,
+        classes=classes,
         validation=np.concatenate([store.get(recipe).array("features") for recipe in first], axis=-1),
         labels=labels,
         sizes=tuple(part.shape[-1] for part in features),
     )
     model = train_fusion(
         data,
-        FusionSettings(Schedule(settings.fusion_epochs, settings.batch, _RATE), settings.left_out),
+        FusionSettings(
+            Schedule(settings.fusion_epochs, settings.batch, _RATE), settings.left_out, settings.balance
+        ),
         seed=settings.seed_for("fusion"),
         report=report,
         snapshots=Snapshots(store.unfinished(job.recipe)),

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.balance import without_prior
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Examples, Forward, Loss, Schedule, cross_entropy, fit, one_hot, steps_of
+from edvit_tf.runtime.ensemble import Judge, accuracy, balanced_accuracy
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
@@ -38,6 +40,7 @@ class GroupData:
         rows: how many that are.
         measured: rows of the validation split that accuracy is measured on, chosen like an epoch, once.
         images, labels: those pictures, and their classes in the group.
+        judge: how right logits are of those labels.
     """
 
     examples: Examples
@@ -47,6 +50,7 @@ class GroupData:
     measured: NDArray[np.int64]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    judge: Judge
 
     @property
     def own_examples(self) -> Examples:
@@ -61,6 +65,7 @@ def group_data(
     *,
     distillation: float,
     others: float,
+    balance: bool,
     seed: int,
     rows: int | None = None,
 ) -> GroupData:
@@ -72,18 +77,23 @@ def group_data(
         group: the classes of the sub-model; all of them for the single student.
         distillation: share of the teacher in the targets.
         others: out-of-group pictures of an epoch, in the group's pictures a class.
+        balance: whether a class counts the same however many pictures it has, see `balance.py`.
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
     count = logits_of_group(len(dataset.classes), group)
     labels = relabel(dataset.train.labels, group)
+    if balance:
+        teacher_logits = without_prior(teacher_logits, dataset.counts)
 
     def targets(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
         return distillation * softmax(logits) + (1 - distillation) * truth[:, np.newaxis]
 
     own = targets(regroup(teacher_logits, group), one_hot(labels, count))
     everything = targets(teacher_logits, one_hot(dataset.train.labels, len(dataset.classes)))
-    choose = chooser(labels, len(group), others=others, limit=rows)
+    choose = chooser(
+        labels, len(group), others=others, limit=rows, balanced_by=dataset.train.labels if balance else None
+    )
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
@@ -94,6 +104,7 @@ def group_data(
         measured,
         dataset.validation.images[measured],
         validation[measured],
+        balanced_accuracy if balance else accuracy,
     )
 
 
@@ -119,7 +130,7 @@ def retrain(
         snapshots: where an interrupted training is taken up again.
 
     Returns:
-        The retrained model and its validation accuracy.
+        The retrained model and its validation accuracy, the mean over classes if the data is balanced.
     """
     keras.utils.set_random_seed(seed)
     model = from_checkpoint(student)
@@ -128,9 +139,9 @@ def retrain(
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
-        accuracy = forward.accuracy(data.images, data.labels)
-        best.offer(accuracy, lambda: read_weights(model))
-        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
+        reached = data.judge(forward(data.images)["logits"], data.labels)
+        best.offer(reached, lambda: read_weights(model))
+        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     batch = schedule.batch
     fit(

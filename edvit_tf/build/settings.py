@@ -48,6 +48,7 @@ class ExportSettings:
         distillation: share of the teacher in the targets, 0 to 1.
         matching: weight of the loss that matches the class token with the teacher's, 0 leaves it out.
         others: out-of-group pictures of an epoch, in the group's pictures a class; the paper's is 1.
+        balance: whether classes count the same however many pictures they have.
         left_out: share of the fusion's examples that miss one sub-model or more, 0 to 1.
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
@@ -77,6 +78,7 @@ class ExportSettings:
     distillation: float = 0.5
     matching: float = 1.0
     others: float = 4.0
+    balance: bool = True
     left_out: float = 0.4
     proxy_images: int = 32
     memory_mb: float | None = None

@@ -28,7 +28,13 @@ PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
 )  # fmt: skip
 _MODEL = ("edvit_tf.vit.config", "edvit_tf.vit.layers", "edvit_tf.vit.model")
-_TRAINING = ("edvit_tf.build.grouping", "edvit_tf.build.training", "edvit_tf.build.resume", *_MODEL)
+_TRAINING = (
+    "edvit_tf.build.balance",
+    "edvit_tf.build.grouping",
+    "edvit_tf.build.training",
+    "edvit_tf.build.resume",
+    *_MODEL,
+)
 _CONVERSION = ("edvit_converters", *_MODEL)
 
 
@@ -98,19 +104,19 @@ SURGERY = Stage(
 )
 RETRAIN = Stage(
     "retrain",
-    ("epochs", "batch", "rate", "distillation", "matching", "others", "seed"),
+    ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
 )
 SPARSIFY = Stage(
     "sparsify",
-    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "seed"),
+    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
 )
 CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
 FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
 FUSION = Stage(
     "fusion",
-    ("fusion_epochs", "batch", "distillation", "left_out", "seed"),
+    ("fusion_epochs", "batch", "distillation", "balance", "left_out", "seed"),
     ("edvit_tf.build.fusion_job", "edvit_tf.build.fusion", *_TRAINING, *_CONVERSION),
 )
 FUSED = Stage(

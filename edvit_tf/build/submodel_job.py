@@ -118,6 +118,7 @@ def _group_data(job: SubmodelJob, settings: ExportSettings, dataset: Dataset) ->
         job.group,
         distillation=settings.distillation,
         others=settings.others,
+        balance=settings.balance,
         seed=settings.seed_for(job.name, "validation"),
         rows=job.rows,
     )

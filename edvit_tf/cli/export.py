@@ -76,6 +76,12 @@ def export(
     others: Annotated[
         float | None, typer.Option("--others", help="Out-of-group pictures an epoch, in classes' worth.")
     ] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance", help="Whether classes count the same however many pictures they have."
+        ),
+    ] = None,
     left_out: Annotated[
         float | None,
         typer.Option("--left-out", help="Share of the fusion's examples that miss a sub-model or more."),
@@ -108,8 +114,9 @@ def export(
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
         "groups": groups, "importance": importance, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
-        "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
-        "memory_mb": memory_mb, "workers": workers, "cache": cache, "name": name, "version": version,
+        "matching": matching, "others": others, "balance": balance, "left_out": left_out,
+        "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "cache": cache,
+        "name": name, "version": version,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:
