@@ -1,17 +1,26 @@
 """The method against its baselines: accuracy on the test split through the flatbuffers that are deployed.
 
-    python benchmarks/method.py --rows edvit:10:1 single:10:1 [--data fashion_mnist] [--workers 2]
+    python -m benchmarks.method --rows edvit:10:1 single:10:1 [--data fashion_mnist] [--workers 2]
 
 A row is METHOD:DEVICES:SEED. Each is an export, so that every choice is made on validation and a benchmark
 that is ended goes on where it stopped; only then is the test split read. Rows go to
 docs/results/method-<data>.json, one for each format, and a row that stands there is not made again.
 
-    teacher      the whole model, in f32 and in int8-dynamic
+    teacher      the whole model in f32
+    teacher_int8 the same in int8-dynamic
     edvit        our defaults
     edvit_paper  the paper's choices alone: no distillation, no matching, one class's worth of others, and a
                  fusion that never misses a sub-model in training (its score is our stand-in for the paper's)
     single       one student as large as one sub-model, distilled the same way, with at least as many gradient
                  steps as all sub-models together
+    single_total the same for one student at least as large as all sub-models together
+    single_cnn   one convolutional network (cnn.py) whose f32 flatbuffer is no larger than one sub-model's,
+                 distilled the same way, with as many gradient steps as single
+    cnn_split    a convolutional network for each group of edvit, no larger than a sub-model, its filters
+                 pruned from a convolutional teacher that is trained here, distilled from it, and under the
+                 same fusion: the side of EC-SNN that does not spike
+    cnn_teacher  that teacher
+    random_init  edvit with sub-models that start from random weights: what does pruning buy?
     logit_sum    the sub-models of edvit without the fusion: a class has its own sub-model's probability
 """
 
@@ -22,16 +31,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.data import Split, load, load_test
-from edvit_tf.build.export import export
+from edvit_tf.build.export import STAGES, export
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import load_teacher, plan_export
 from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.widths import narrowed, uniform
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.cli.progress import bar
 from edvit_tf.runtime.calibration import expected_calibration_error
@@ -43,7 +54,10 @@ TEACHERS = {"fashion_mnist": "fashion-vit"}
 FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 HALF_SUBSETS = 20
-SAME_EXPORT = {"logit_sum": "edvit", "teacher": "edvit"}
+CNN = ("single_cnn", "cnn_split", "cnn_teacher")
+CNN_FORMATS = "f32,int8-dynamic"
+TEACHER_FORMAT = {"teacher": "f32", "teacher_int8": "int8-dynamic"}
+SAME_EXPORT = dict.fromkeys(("logit_sum", *TEACHER_FORMAT, *CNN), "edvit")
 Probabilities = NDArray[np.float32]
 
 
@@ -95,8 +109,12 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
     )
     if asked.method == "edvit_paper":
         return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0)
+    if asked.method == "random_init":
+        return replace(base, start="random")
     if asked.method == "single":
         return replace(base, devices=1, epochs=_epochs_of_single(base))
+    if asked.method == "single_total":
+        return replace(base, devices=1, heads=_heads_of_total(base), epochs=_epochs_of_single(base))
     return base
 
 
@@ -110,33 +128,44 @@ def _epochs_of_single(submodels: ExportSettings) -> int:
     return -(-pictures * submodels.epochs // len(dataset.train))
 
 
+def _heads_of_total(submodels: ExportSettings) -> int:
+    """The fewest heads with which one student is as large as all sub-models together, or larger."""
+    plan = plan_export(submodels)
+    total = sum(part.config.f32_bytes for part in plan.submodels)
+    most = plan.config.blocks[0].heads
+    sizes = {heads: narrowed(plan.config, uniform(plan.config, heads)) for heads in range(1, most + 1)}
+    return next((heads for heads, config in sizes.items() if config.f32_bytes >= total), most)
+
+
 def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
     """Make what is missing, and measure it on the test split."""
     started = time.monotonic()
     settings = settings_of(asked, folder=folder, workers=workers)
     bundle = _bundle(settings)
-    seconds = time.monotonic() - started
     test, _ = load_test(asked.data, seed=asked.seed)
     teacher_bytes = bundle.file(bundle.manifest.teacher.file).stat().st_size
-    if asked.method == "teacher":
-        found: Iterator[tuple[str, Measured, int, int, int]] = _teacher(bundle, test)
+    if asked.method in TEACHER_FORMAT:
+        found = _teacher(bundle, test, TEACHER_FORMAT[asked.method])
+    elif asked.method in CNN:
+        found = _networks(asked.method, bundle, settings, test)
     else:
         found = _submodels(asked.method, bundle, test)
-    for name, measured, size, parameters, macs in found:
+    whole = asked.method in (*TEACHER_FORMAT, "cnn_teacher")
+    for made in found:
         yield Row(
             data=asked.data,
             seed=asked.seed,
             method=asked.method,
-            devices=1 if asked.method == "teacher" else asked.devices,
-            format=name,
-            **asdict(measured),
-            bytes_per_device=size,
-            parameters_per_device=parameters,
-            macs_per_device=macs,
-            size_ratio_per_device=round(teacher_bytes / size, 2),
-            parameter_ratio_per_device=round(bundle.manifest.teacher.parameters / parameters, 2),
-            seconds=round(seconds, 1),
-            command=f"python benchmarks/method.py --data {asked.data} "
+            devices=1 if whole else asked.devices,
+            format=made.format,
+            **asdict(made.measured),
+            bytes_per_device=made.bytes,
+            parameters_per_device=made.parameters,
+            macs_per_device=made.macs,
+            size_ratio_per_device=round(teacher_bytes / made.bytes, 2),
+            parameter_ratio_per_device=round(bundle.manifest.teacher.parameters / made.parameters, 2),
+            seconds=round(time.monotonic() - started, 1),
+            command=f"python -m benchmarks.method --data {asked.data} "
             f"--rows {asked.method}:{asked.devices}:{asked.seed}",
             commit=_commit(),
         )
@@ -151,6 +180,17 @@ class Measured:
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a row says of a method in one format; sizes are of the largest part."""
+
+    format: str
+    measured: Measured
+    bytes: int
+    parameters: int
+    macs: int
 
 
 def measure(
@@ -179,7 +219,7 @@ def measure(
     )
 
 
-def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, Measured, int, int, int]]:
+def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[Made]:
     manifest = bundle.manifest
     largest = max(manifest.submodels, key=lambda submodel: submodel.parameters)
     for name in [variant.format for variant in manifest.submodels[0].variants]:
@@ -187,7 +227,7 @@ def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, 
         answers = models.answers(test.images)
         answer = _answering(method, bundle, models, answers)
         size = max(bundle.file(s.variant(name).file).stat().st_size for s in manifest.submodels)
-        yield (
+        yield Made(
             name,
             measure(answer, models.ids, test.labels, manifest.seed),
             size,
@@ -199,7 +239,7 @@ def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, 
 def _answering(
     method: str, bundle: Bundle, models: BundleModels, answers: Mapping[str, Answers]
 ) -> Callable[[tuple[str, ...]], Probabilities]:
-    if method == "single":
+    if method in ("single", "single_total"):
         return lambda names: softmax(answers[names[0]].logits)
     if method == "logit_sum":
         return lambda names: logit_sum(bundle, {name: answers[name] for name in names})
@@ -218,21 +258,46 @@ def logit_sum(bundle: Bundle, answers: Mapping[str, Answers]) -> Probabilities:
     return np.asarray(summed / summed.sum(axis=1, keepdims=True), np.float32)
 
 
-def _teacher(bundle: Bundle, test: Split) -> Iterator[tuple[str, Measured, int, int, int]]:
+def _networks(method: str, bundle: Bundle, settings: ExportSettings, test: Split) -> Iterator[Made]:
+    from benchmarks.cnn_jobs import train_networks
+
+    manifest = bundle.manifest
+    groups = [
+        tuple(manifest.classes.index(label) for label in submodel.classes) for submodel in manifest.submodels
+    ]
+    size = max(bundle.file(s.variant("f32").file).stat().st_size for s in manifest.submodels)
+    with bar(STAGES) as progress:
+        made = train_networks(
+            method,
+            replace(settings, format=CNN_FORMATS),
+            groups=groups,
+            most_bytes=size,
+            single_epochs=_epochs_of_single(settings),
+            progress=progress,
+        )
+    for name in CNN_FORMATS.split(","):
+        answers = made.answers(test.images, name)
+        yield Made(
+            name,
+            measure(partial(made.probabilities, answers), made.names, test.labels, manifest.seed),
+            max(part.flatbuffers[name].stat().st_size for part in made.parts),
+            max(part.parameters for part in made.parts),
+            max(part.macs for part in made.parts),
+        )
+
+
+def _teacher(bundle: Bundle, test: Split, format_name: str) -> Iterator[Made]:
     from edvit_converters.tflite import convert
 
     teacher = bundle.manifest.teacher
     checkpoint = load_teacher(TEACHERS[str(bundle.manifest.config["data"])], bundle.manifest.classes)
-    for name in ("f32", "int8-dynamic"):
-        flatbuffer = convert(checkpoint, name)
-        probabilities = softmax(run_many(flatbuffer, test.images).logits)
-        measured = measure(lambda _, p=probabilities: p, ("teacher",), test.labels, 0)  # type: ignore[misc]
-        yield name, measured, len(flatbuffer), teacher.parameters, teacher.macs
+    flatbuffer = convert(checkpoint, format_name)
+    probabilities = softmax(run_many(flatbuffer, test.images).logits)
+    measured = measure(lambda _: probabilities, ("teacher",), test.labels, 0)
+    yield Made(format_name, measured, len(flatbuffer), teacher.parameters, teacher.macs)
 
 
 def _bundle(settings: ExportSettings) -> Bundle:
-    from edvit_tf.build.export import STAGES
-
     if not Path(settings.out).exists():
         with bar(STAGES) as progress:
             export(settings, progress)

@@ -202,10 +202,7 @@ def _squared_gate_gradients(tapped: Any, config: ViTConfig, images: Any, signs: 
     """Sums over images of squared gate gradients: residual [width], heads, MLPs by block, and the stem's."""
     with tf.GradientTape() as tape:
         outputs = tapped(images, training=False)
-        probabilities = tf.stop_gradient(tf.nn.softmax(outputs["logits"]))
-        vector = tf.sqrt(probabilities) * signs
-        vector -= probabilities * tf.reduce_sum(vector, axis=-1, keepdims=True)
-        target = tf.reduce_sum(vector * outputs["logits"])
+        target = fisher_target(outputs["logits"], signs)
     kinds = {kind: outputs[kind] for kind in ("writes", "heads", "mlp", "stem")}
     gates = {
         kind: [_sum_over_places(a * g) for a, g in zip(kinds[kind], gradients, strict=True)]
@@ -217,6 +214,19 @@ def _squared_gate_gradients(tapped: Any, config: ViTConfig, images: Any, signs: 
     ]
     per_image = [tf.add_n(gates["writes"]), *heads, *gates["mlp"], *gates["stem"]]
     return [tf.reduce_sum(tf.square(gate), axis=0) for gate in per_image]
+
+
+def fisher_target(logits: Any, signs: Any) -> Any:
+    """The scalar logitsᵀ·B·ε, summed over images, whose squared gate gradients estimate the divergence.
+
+    Args:
+        logits: f32 [b, classes].
+        signs: ε, f32 [b, classes], each -1 or 1 at random.
+    """
+    probabilities = tf.stop_gradient(tf.nn.softmax(logits))
+    vector = tf.sqrt(probabilities) * signs
+    vector -= probabilities * tf.reduce_sum(vector, axis=-1, keepdims=True)
+    return tf.reduce_sum(vector * logits)
 
 
 def _sum_over_places(products: Any) -> Any:

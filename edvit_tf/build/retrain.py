@@ -134,8 +134,26 @@ def retrain(
     """
     keras.utils.set_random_seed(seed)
     model = from_checkpoint(student)
-    forward = Forward(model)
     best = Best(student.weights)
+    train_on_group(
+        model, data, schedule, best, matching=matching, seed=seed, report=report, snapshots=snapshots
+    )
+    return with_weights(student, dict(best.weights)), best.accuracy
+
+
+def train_on_group(
+    model: Any,
+    data: GroupData,
+    schedule: Schedule,
+    best: Best,
+    *,
+    matching: float,
+    seed: int,
+    report: Callable[[float, str], None],
+    snapshots: Snapshots | None = None,
+) -> None:
+    """Train any Keras model that gives `feature` and `logits`; `best` is offered every epoch's weights."""
+    forward = Forward(model)
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
@@ -155,7 +173,6 @@ def retrain(
         best=best,
         snapshots=snapshots,
     )
-    return with_weights(student, dict(best.weights)), best.accuracy
 
 
 def _tutored(model: Any, data: GroupData) -> Any:

@@ -20,6 +20,7 @@ _NOT_RECORDED = ("out", "workers", "cache")
 
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
+STARTS = ("pruned", "random")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class ExportSettings:
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
             confuses, `count` by pictures, or labels with commas between and semicolons between groups.
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
+        start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
         epochs: of retraining.
         sparsity_epochs: of the TF-MOT stage.
         fusion_epochs: of the fusion.
@@ -70,6 +72,7 @@ class ExportSettings:
     heads: int | None = None
     groups: str = "random"
     importance: str = "fisher"
+    start: str = "pruned"
     epochs: int = 16
     sparsity_epochs: int = 4
     fusion_epochs: int = 30
@@ -93,8 +96,10 @@ class ExportSettings:
                 value = getattr(self, key)
                 if value is not None and not holds(value):
                     raise UsageError(f"{_option(key)} is {value}: it must be {range_in_words}")
-        if self.importance not in IMPORTANCES:
-            raise UsageError(f"--importance is {self.importance}: it must be one of {', '.join(IMPORTANCES)}")
+        for key, values in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in values:
+                raise UsageError(f"{_option(key)} is {value}: it must be one of {', '.join(values)}")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
@@ -121,6 +126,8 @@ class ExportSettings:
         words = [zlib.crc32(part.encode()) for part in path]
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {"importance": IMPORTANCES, "start": STARTS}
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (

@@ -100,7 +100,9 @@ IMPORTANCE = Stage(
     ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
 )
 SURGERY = Stage(
-    "surgery", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths")
+    "surgery",
+    ("start", "seed"),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths", *_MODEL),
 )
 RETRAIN = Stage(
     "retrain",

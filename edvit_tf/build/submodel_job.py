@@ -17,7 +17,7 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
-from edvit_tf.build.stages import IMPORTANCE, RETRAIN, SPARSIFY
+from edvit_tf.build.stages import IMPORTANCE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
 from edvit_tf.build.surgery import cut, group_head
 from edvit_tf.build.training import Forward, Schedule
@@ -27,7 +27,7 @@ from edvit_tf.bundle.vector import Vector, save_vector
 from edvit_tf.runtime.ensemble import accuracy, run_many
 from edvit_tf.runtime.interpreter import Flatbuffer
 from edvit_tf.vit.checkpoint import Checkpoint, save
-from edvit_tf.vit.model import from_checkpoint
+from edvit_tf.vit.model import fresh_weights, from_checkpoint
 
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
@@ -94,7 +94,7 @@ def _importance_batch(teacher: Checkpoint) -> int:
 
 
 def _cut(job: SubmodelJob, result: Result) -> None:
-    """Keep the units that are worth most, and take the group's logits."""
+    """Keep the units that are worth most, or only the sizes, and take the group's logits."""
     scores = job.store.get(job.recipes.importance)
     teacher = read_checkpoint(job.store.get(job.taught.teacher))
     blocks = range(len(teacher.config.blocks))
@@ -105,8 +105,11 @@ def _cut(job: SubmodelJob, result: Result) -> None:
         tuple(scores.array(f"stem-{index}") for index in range(len(teacher.config.stem))),
     )
     config, weights = cut(teacher.config, teacher.weights, choose(importance, job.widths))
+    settings = SURGERY.settings_of(job.settings)
     others = logits_of_group(len(job.workspace.classes), job.group) > len(job.group)
     config, weights = group_head(config, weights, job.group, other=others)
+    if settings.start == "random":
+        weights = fresh_weights(config, seed=settings.seed_for(job.name, "start"))
     labels = tuple(job.workspace.classes[index] for index in job.group) + (OTHER,) * others
     save(result.path(MODEL), Checkpoint(config, weights, labels))
 

@@ -59,6 +59,10 @@ def export(
     importance: Annotated[
         str | None, typer.Option("--importance", help="How units are scored: fisher (default) or kl, slow.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="Of retraining: pruned from the teacher (default) or random weights."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
@@ -112,11 +116,11 @@ def export(
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
-        "groups": groups, "importance": importance, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
-        "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
-        "matching": matching, "others": others, "balance": balance, "left_out": left_out,
-        "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "cache": cache,
-        "name": name, "version": version,
+        "groups": groups, "importance": importance, "start": start, "epochs": epochs,
+        "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate,
+        "distillation": distillation, "matching": matching, "others": others, "balance": balance,
+        "left_out": left_out, "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers,
+        "cache": cache, "name": name, "version": version,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:

@@ -293,6 +293,7 @@ class TestSettings:
             {"matching": -1.0},
             {"others": 0.0},
             {"importance": "guess"},
+            {"start": "guess"},
         ],
     )
     def test_values_out_of_range_name_their_option(self, change: dict[str, object]) -> None:
