@@ -241,7 +241,7 @@ class _Work:
         }
         return CnnJob(
             name,
-            SubmodelRecipes(trained, trained, trained, None, variants, trained),
+            SubmodelRecipes(trained, trained, trained, None, None, variants, trained),
             group,
             epochs,
             most_bytes,

@@ -9,8 +9,9 @@ docs/results/method-<data>.json, one for each format, and a row that stands ther
     teacher      the whole model in f32
     teacher_int8 the same in int8-dynamic
     edvit        our defaults
-    edvit_paper  the paper's choices alone: no distillation, no matching, one class's worth of others, and a
-                 fusion that never misses a sub-model in training (its score is our stand-in for the paper's)
+    edvit_paper  the paper's choices alone: no distillation, no matching, one class's worth of others, no
+                 refining, and a fusion that never misses a sub-model in training (its score is our stand-in
+                 for the paper's)
     single       one student as large as one sub-model, distilled the same way, with at least as many gradient
                  steps as all sub-models together
     single_total the same for one student at least as large as all sub-models together
@@ -108,7 +109,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         workers=workers,
     )
     if asked.method == "edvit_paper":
-        return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0)
+        return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0, refine_epochs=0)
     if asked.method == "random_init":
         return replace(base, start="random")
     if asked.method == "single":
@@ -125,7 +126,8 @@ def _epochs_of_single(submodels: ExportSettings) -> int:
     pictures = sum(
         rows_of_epoch(dataset.train.labels, part.group, submodels.others) for part in plan.submodels
     )
-    return -(-pictures * submodels.epochs // len(dataset.train))
+    together = len(dataset.train) * submodels.refine_epochs * len(plan.submodels)
+    return -(-(pictures * submodels.epochs + together) // len(dataset.train))
 
 
 def _heads_of_total(submodels: ExportSettings) -> int:

@@ -9,9 +9,8 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.stages import FUSION
 from edvit_tf.build.store import Result
-from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, read_answers
+from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, lessons
 from edvit_tf.runtime.ensemble import accuracy
-from edvit_tf.runtime.fusion import softmax
 from edvit_tf.runtime.interpreter import Flatbuffer
 
 _RATE = 2e-3
@@ -26,9 +25,9 @@ def make_fusion(job: FusionJob, report: Report) -> None:
 def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Report) -> None:
     from edvit_converters.tflite import convert_fusion
 
-    from edvit_tf.build.balance import without_prior
     from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, train_fusion
-    from edvit_tf.build.training import Schedule, one_hot
+    from edvit_tf.build.retrain import mixed_targets
+    from edvit_tf.build.training import Schedule
     from edvit_tf.vit.model import read_weights
 
     store, workspace, made = job.store, job.workspace, list(job.submodels.values())
@@ -36,13 +35,10 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     first = [next(iter(recipes.variants.values())) for recipes in made]
     labels = np.asarray(workspace.split("validation").labels)
     classes = np.asarray(workspace.split("train").labels)
-    answers = read_answers(store, job.taught)
-    if settings.balance:
-        answers = without_prior(answers, np.bincount(classes, minlength=len(workspace.classes)))
-    taught, truth = softmax(answers), one_hot(classes, len(workspace.classes))[:, np.newaxis]
+    taught = lessons(store, job.taught, workspace, balance=settings.balance)
     data = FusionData(
         features=np.concatenate(features, axis=-1),
-        targets=settings.distillation * taught + (1 - settings.distillation) * truth,
+        targets=mixed_targets(taught, classes, len(workspace.classes), settings.distillation),
         classes=classes,
         validation=np.concatenate([store.get(recipe).array("features") for recipe in first], axis=-1),
         labels=labels,

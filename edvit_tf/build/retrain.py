@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edvit_tf.build.balance import without_prior
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
@@ -73,7 +72,7 @@ def group_data(
 
     Args:
         dataset: the splits, labelled with all classes.
-        teacher_logits: f32 [n, views, classes] for the training split, as `teacher_logits` gives them.
+        teacher_logits: f32 [n, views, classes] for the training split; with `balance` freed of their prior.
         group: the classes of the sub-model; all of them for the single student.
         distillation: share of the teacher in the targets.
         others: out-of-group pictures of an epoch, in the group's pictures a class.
@@ -81,24 +80,17 @@ def group_data(
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
-    count = logits_of_group(len(dataset.classes), group)
     labels = relabel(dataset.train.labels, group)
-    if balance:
-        teacher_logits = without_prior(teacher_logits, dataset.counts)
-
-    def targets(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
-        return distillation * softmax(logits) + (1 - distillation) * truth[:, np.newaxis]
-
-    own = targets(regroup(teacher_logits, group), one_hot(labels, count))
-    everything = targets(teacher_logits, one_hot(dataset.train.labels, len(dataset.classes)))
+    own = group_targets(teacher_logits, dataset.train.labels, group, distillation)
+    everything = mixed_targets(teacher_logits, dataset.train.labels, len(dataset.classes), distillation)
     choose = chooser(
         labels, len(group), others=others, limit=rows, balanced_by=dataset.train.labels if balance else None
     )
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
-        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1).astype(np.float32)),
-        count,
+        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1)),
+        own.shape[-1],
         choose,
         len(choose(np.random.default_rng(seed))),
         measured,
@@ -106,6 +98,32 @@ def group_data(
         validation[measured],
         balanced_accuracy if balance else accuracy,
     )
+
+
+def mixed_targets(
+    teacher_logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int, distillation: float
+) -> NDArray[np.float32]:
+    """Teacher and label mixed: probabilities f32 [n, views, classes].
+
+    Args:
+        teacher_logits: f32 [n, views, classes].
+        labels: int64 [n].
+        classes: how many there are.
+        distillation: share of the teacher, 0 to 1.
+    """
+    truth = one_hot(labels, classes)[:, np.newaxis]
+    return np.asarray(distillation * softmax(teacher_logits) + (1 - distillation) * truth, np.float32)
+
+
+def group_targets(
+    teacher_logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    group: tuple[int, ...],
+    distillation: float,
+) -> NDArray[np.float32]:
+    """The same over a group's classes and "other": f32 [n, views, `logits_of_group`]."""
+    count = logits_of_group(teacher_logits.shape[-1], group)
+    return mixed_targets(regroup(teacher_logits, group), relabel(labels, group), count, distillation)
 
 
 def retrain(

@@ -43,6 +43,7 @@ class ExportSettings:
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
         start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
         epochs: of retraining.
+        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
         sparsity_epochs: of the TF-MOT stage.
         fusion_epochs: of the fusion.
         batch: pictures in a step.
@@ -74,6 +75,7 @@ class ExportSettings:
     importance: str = "fisher"
     start: str = "pruned"
     epochs: int = 16
+    refine_epochs: int = 6
     sparsity_epochs: int = 4
     fusion_epochs: int = 30
     batch: int = 128
@@ -137,7 +139,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "1 or more",
     ),
     (("rate", "share", "memory_mb", "others"), lambda value: value > 0, "above 0"),
-    (("matching",), lambda value: value >= 0, "0 or more"),
+    (("matching", "refine_epochs"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),
 )  # fmt: skip

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -109,6 +109,14 @@ RETRAIN = Stage(
     ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
 )
+REFINE = Stage(
+    "refine",
+    ("refine_epochs", "batch", "rate", "distillation", "balance", "left_out", "seed"),
+    (
+        "edvit_tf.build.refine_job", "edvit_tf.build.refine", "edvit_tf.build.retrain",
+        "edvit_tf.build.fusion", *_TRAINING,
+    ),
+)  # fmt: skip
 SPARSIFY = Stage(
     "sparsify",
     ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "seed"),
@@ -147,11 +155,15 @@ class TeacherRecipes:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelRecipes:
-    """The results on the way of one sub-model; `sparse` is None where the stage is left out."""
+    """The results on the way of one sub-model; `refined` and `sparse` are None where the stage is left out.
+
+    The refined sub-models lie in one result together.
+    """
 
     importance: Recipe
     cut: Recipe
     retrained: Recipe
+    refined: Recipe | None
     sparse: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
@@ -159,12 +171,12 @@ class SubmodelRecipes:
     @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.sparse or self.retrained
+        return self.sparse or self.refined or self.retrained
 
     @property
     def last(self) -> tuple[Recipe, ...]:
         """When these are there nothing is left to make."""
-        return (self.cut, self.trained, self.features, *self.variants.values())
+        return (self.trained, self.features, *self.variants.values())
 
 
 def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) -> TeacherRecipes:
@@ -193,28 +205,73 @@ def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) 
     )
 
 
-def of_submodel(
+@dataclass(frozen=True, slots=True)
+class RetrainedRecipes:
+    """The results on the way of one sub-model while it is alone."""
+
+    importance: Recipe
+    cut: Recipe
+    retrained: Recipe
+
+
+def of_retrained(
     settings: ExportSettings,
     taught: TeacherRecipes,
     name: str,
     group: tuple[int, ...],
     widths: Widths,
     rows: int | None,
-) -> SubmodelRecipes:
-    """Recipes of one sub-model, or of the single student."""
+) -> RetrainedRecipes:
+    """Recipes of one sub-model, or of the single student, until it is retrained."""
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
     cut = SURGERY.recipe(settings, importance, widths=asdict(widths))
-    trained = retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    return RetrainedRecipes(importance, cut, retrained)
+
+
+def of_refined(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    groups: Sequence[tuple[int, ...]],
+    alone: Sequence[RetrainedRecipes],
+) -> Recipe | None:
+    """The recipe of the one result that holds all refined sub-models; None where the stage is left out."""
+    if not settings.refine_epochs or len(alone) == 1:
+        return None
+    retrained = [recipes.retrained for recipes in alone]
+    return REFINE.recipe(settings, taught.data, *taught.answers, *retrained, groups=groups)
+
+
+def of_submodel(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    name: str,
+    group: tuple[int, ...],
+    alone: RetrainedRecipes,
+    refined: Recipe | None,
+    rows: int | None,
+) -> SubmodelRecipes:
+    """All recipes of one sub-model, or of the single student."""
+    data, answers = taught.data, taught.answers
+    trained = refined or alone.retrained
     sparse = None
     if settings.sparsity:
-        trained = sparse = SPARSIFY.recipe(settings, retrained, data, *answers, group=group, rows=rows)
+        trained = sparse = SPARSIFY.recipe(
+            settings, trained, data, *answers, name=name, group=group, rows=rows
+        )
     variants = {
         entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
         for entry in settings.formats
     }
     return SubmodelRecipes(
-        importance, cut, retrained, sparse, variants, FEATURES.recipe(settings, trained, data)
+        alone.importance,
+        alone.cut,
+        alone.retrained,
+        refined,
+        sparse,
+        variants,
+        FEATURES.recipe(settings, trained, data, name=name),
     )
 
 

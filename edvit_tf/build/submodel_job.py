@@ -1,6 +1,5 @@
-"""One sub-model of an export, stage by stage: a function that the engine runs in a process of its own."""
+"""One sub-model of an export, stage by stage: functions that the engine runs in processes of their own."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
@@ -22,7 +21,16 @@ from edvit_tf.build.store import Result
 from edvit_tf.build.surgery import cut, group_head
 from edvit_tf.build.training import Forward, Schedule
 from edvit_tf.build.widths import choose
-from edvit_tf.build.work import FLATBUFFER, MODEL, VECTOR, SubmodelJob, read_answers, read_checkpoint
+from edvit_tf.build.work import (
+    FLATBUFFER,
+    MODEL,
+    VECTOR,
+    SubmodelJob,
+    lessons,
+    read_checkpoint,
+    read_dense,
+    read_trained,
+)
 from edvit_tf.bundle.vector import Vector, save_vector
 from edvit_tf.runtime.ensemble import accuracy, run_many
 from edvit_tf.runtime.interpreter import Flatbuffer
@@ -31,24 +39,31 @@ from edvit_tf.vit.model import fresh_weights, from_checkpoint
 
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
-_RETRAINED, _TRAINED, _CONVERTED = 0.75, 0.93, 0.96  # shares of a sub-model's time that are over by then
+_SPARSE, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
 _SPARSITY_RATE = 0.5  # of the rate of retraining: the stage starts from a trained model
 _IMPORTANCE_BATCH = 16
 _IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once, about four bytes each
 
 
-def make_submodel(job: SubmodelJob, report: Report) -> None:
-    """Importance, surgery, retraining, sparsity, conversion, features: what is stored is not made again."""
+def retrain_submodel(job: SubmodelJob, report: Report) -> None:
+    """Importance, surgery, retraining: what is stored is not made again."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     report(0.0, "judging units")
     store.make(recipes.importance, lambda result: _judge(job, dataset, result))
     store.make(recipes.cut, lambda result: _cut(job, result))
     store.make(recipes.retrained, lambda result: _retrain(job, dataset, result, report))
+
+
+def finish_submodel(job: SubmodelJob, report: Report) -> None:
+    """Sparsity, conversion, features: what is stored is not made again."""
+    store, recipes = job.store, job.recipes
+    dataset = job.workspace.dataset()
+    report(0.0, "starting")
     if recipes.sparse is not None:
         store.make(recipes.sparse, lambda result: _sparsify(job, dataset, result, report))
-    student = read_checkpoint(store.get(recipes.trained))
-    report(_TRAINED, "converting")
+    student = read_trained(job)
+    report(_SPARSE, "converting")
     _convert(job, student, dataset)
     report(_CONVERTED, "features")
     store.make(
@@ -117,7 +132,7 @@ def _cut(job: SubmodelJob, result: Result) -> None:
 def _group_data(job: SubmodelJob, settings: ExportSettings, dataset: Dataset) -> GroupData:
     return group_data(
         dataset,
-        read_answers(job.store, job.taught),
+        lessons(job.store, job.taught, job.workspace, balance=settings.balance),
         job.group,
         distillation=settings.distillation,
         others=settings.others,
@@ -136,32 +151,28 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
         Schedule(settings.epochs, settings.batch, settings.rate),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "retrain"),
-        report=_part(report, 0.0, _RETRAINED, "retraining"),
+        report=report,
         snapshots=Snapshots(job.store.unfinished(job.recipes.retrained)),
     )
     save(result.path(MODEL), student)
     result.write_array("measured", data.measured)
-    result.write_facts({"accuracy": reached, "rows": data.rows, "sparsity": _sparsity(student)})
+    result.write_facts({"accuracy": reached, "rows": data.rows})
 
 
 def _sparsify(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
     assert job.recipes.sparse is not None  # noqa: S101  the caller looked
     settings = SPARSIFY.settings_of(job.settings)
     sparse, _ = sparsify(
-        read_checkpoint(job.store.get(job.recipes.retrained)),
+        read_dense(job),
         _group_data(job, settings, dataset),
         Schedule(settings.sparsity_epochs, settings.batch, settings.rate * _SPARSITY_RATE),
         settings.sparsity,
         seed=settings.seed_for(job.name, "sparsify"),
-        report=_part(report, _RETRAINED, _TRAINED, "sparsity"),
+        report=lambda done, message: report(_SPARSE * done, f"sparsity, {message}"),
         snapshots=Snapshots(job.store.unfinished(job.recipes.sparse)),
     )
     save(result.path(MODEL), sparse)
-    result.write_facts({"sparsity": _sparsity(sparse)})
-
-
-def _sparsity(model: Checkpoint) -> float:
-    return min(sparsity_of(model.weights).values())
+    result.write_facts({"sparsity": min(sparsity_of(sparse.weights).values())})
 
 
 def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
@@ -207,8 +218,3 @@ def _vector(flatbuffer: bytes, validation: Split, group: tuple[int, ...]) -> Vec
     image = np.asarray(validation.images[np.flatnonzero(validation.labels == group[0])[0]])
     answer = Flatbuffer(flatbuffer).run(image)
     return Vector(image=image, feature=answer.feature, logits=answer.logits)
-
-
-def _part(report: Report, start: float, stop: float, what: str) -> Callable[[float, str], None]:
-    """A stage's own progress as a part of the whole job's."""
-    return lambda done, message: report(start + (stop - start) * done, f"{what}, {message}")

@@ -64,6 +64,9 @@ def export(
         typer.Option("--start", help="Of retraining: pruned from the teacher (default) or random weights."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
+    refine_epochs: Annotated[
+        int | None, typer.Option("--refine-epochs", help="Of all sub-models together; 0 leaves it out.")
+    ] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
     ] = None,
@@ -117,7 +120,8 @@ def export(
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
         "groups": groups, "importance": importance, "start": start, "epochs": epochs,
-        "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate,
+        "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs,
+        "batch": batch, "rate": rate,
         "distillation": distillation, "matching": matching, "others": others, "balance": balance,
         "left_out": left_out, "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers,
         "cache": cache, "name": name, "version": version,
