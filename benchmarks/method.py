@@ -4,7 +4,8 @@
 
 A row is METHOD:DEVICES:SEED. Each is an export, so that every choice is made on validation and a benchmark
 that is ended goes on where it stopped; only then is the test split read. Rows go to
-docs/results/method-<data>.json, one for each format, and a row that stands there is not made again.
+docs/results/method-<data>.json, one for each format, and a row that stands there is not made again. Page and
+figure beside it are written anew (page.py).
 
     teacher      the whole model in f32
     teacher_int8 the same in int8-dynamic
@@ -38,6 +39,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.page import RESULTS, pack
+from benchmarks.page import write as write_page
 from edvit_tf.build.data import Split, load, load_test
 from edvit_tf.build.export import STAGES, export
 from edvit_tf.build.grouping import rows_of_epoch
@@ -50,7 +53,6 @@ from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TEACHERS = {"fashion_mnist": "fashion-vit"}
 FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
@@ -64,7 +66,10 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the results; accuracies are fractions of the test split, None where they do not apply."""
+    """One line of the results; accuracies are fractions of the test split, None where they do not apply.
+
+    `right` tells of every test picture whether it was classified rightly, as `page.pack` writes it.
+    """
 
     data: str
     seed: int
@@ -76,6 +81,7 @@ class Row:
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    right: str
     bytes_per_device: int
     parameters_per_device: int
     macs_per_device: int
@@ -175,13 +181,14 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Accuracies and calibration on the test split."""
+    """Accuracies and calibration on the test split; `right` picture by picture."""
 
     accuracy: float
     balanced_accuracy: float
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +225,7 @@ def measure(
         worst,
         half,
         expected_calibration_error(whole, labels),
+        pack(whole.argmax(axis=1) == labels),
     )
 
 
@@ -344,8 +352,9 @@ def main() -> None:
         made = [asdict(row) for row in rows_of(asked, folder=arguments.folder, workers=arguments.workers)]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([*rows, *made], indent=1) + "\n")
+        write_page(arguments.data)
         for row in made:
-            print(json.dumps(row), flush=True)
+            print(json.dumps({key: value for key, value in row.items() if key != "right"}), flush=True)
 
 
 if __name__ == "__main__":
