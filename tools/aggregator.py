@@ -1,19 +1,23 @@
-"""An aggregator in one screen: find the devices, give them a bundle, classify a folder of pictures.
+"""An aggregator in a screen or two: find the devices, give them a bundle, classify a folder of pictures.
 
-    edvit-tf fleet init --state my-fleet
+    python tools/aggregator.py build/demo/bundle pictures/
     python tools/aggregator.py --state my-fleet build/demo/bundle pictures/
 
-Have as many devices join the fleet as the bundle has sub-models first. This is the public interface of
-edvit-tf and nothing else; `edvit-tf fleet deploy` and `edvit-tf infer` do the same and remember it.
+Without `--state` it makes a fleet that it throws away at the end: keys, and a device process on this machine
+for each sub-model, joined by a one-use token. With it, have as many devices join the fleet first
+(`edvit-tf fleet init`, `edvit-tf fleet adopt`). `edvit-tf fleet deploy` and `edvit-tf infer` do the same and
+remember it.
 """
 
 import argparse
 import asyncio
 import sys
+import tempfile
 from pathlib import Path
 
 from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.bundle.sample import read_sample
+from edvit_tf.cli.demo_devices import device_fleet
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet import Aggregator, Progress, at_address, deploy, discover, load_keys, signed, with_keys
 
@@ -34,7 +38,7 @@ async def run(
     devices = [at_address(address) for address in addresses]
     if not devices:
         devices = await discover(seconds, expected=len(bundle.manifest.submodels))
-    deployment = await deploy(bundle, devices, on_progress=on_progress, connect=connect)
+    deployment = await deploy(bundle, devices, connect=connect, on_progress=on_progress)
 
     async with Aggregator(bundle, deployment, connect=connect) as fleet:
         for path in pictures:
@@ -46,18 +50,31 @@ async def run(
             )
 
 
+def run_thrown_away(bundle_folder: Path, pictures: list[Path], seconds: float) -> None:
+    """Do the same with keys and devices that are gone afterwards."""
+    names = [f"device-{submodel.id}" for submodel in open_bundle(bundle_folder).manifest.submodels]
+    with tempfile.TemporaryDirectory() as folder, device_fleet(names, Path(folder)) as fleet:
+        addresses = [device.address for device in fleet.devices]
+        asyncio.run(run(bundle_folder, pictures, fleet.folder, addresses, seconds))
+
+
 def main() -> int:
     """Parse the arguments, run, and turn an error into one sentence."""
     parser = argparse.ArgumentParser(description="Classify a folder of pictures through a fleet.")
     parser.add_argument("bundle", type=Path, help="the folder that edvit-tf export wrote")
     parser.add_argument("pictures", type=Path, help="a folder of pictures")
-    parser.add_argument("--state", type=Path, required=True, help="the fleet's folder, with its keys")
+    parser.add_argument(
+        "--state", type=Path, help="the fleet's folder, with its keys (default: none is kept)"
+    )
     parser.add_argument("--address", action="append", default=[], help="a device as host:port")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to look for devices")
     given = parser.parse_args()
     pictures = sorted(path for path in given.pictures.glob("*") if path.is_file())
     try:
-        asyncio.run(run(given.bundle, pictures, given.state, given.address, given.seconds))
+        if given.state is None:
+            run_thrown_away(given.bundle, pictures, given.seconds)
+        else:
+            asyncio.run(run(given.bundle, pictures, given.state, given.address, given.seconds))
     except EdvitError as error:
         print(f"aggregator: {error.message}", file=sys.stderr)
         return error.exit_status

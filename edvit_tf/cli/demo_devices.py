@@ -34,13 +34,24 @@ TOKEN_LIFE = timedelta(hours=1)
 class DeviceProcess:
     """One `edvit-tf device run` with a name, a store folder and a log of its own.
 
-    It listens on loopback, on any free port: another one after each start, as after a change of network.
-    `id` and `port` are what its ready line said; `options` are given to `device run` as well.
+    It listens on `interface`, on any free port: another one after each start, as after a change of network.
+    `id` and `port` are what its ready line said. `options` are given to `device run` as well, and `under` is
+    a command that runs it, such as `nice`.
     """
 
-    def __init__(self, name: str, folder: Path, *, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        interface: str = "127.0.0.1",
+        options: Sequence[str] = (),
+        under: Sequence[str] = (),
+    ) -> None:
         self.name = name
+        self.interface = interface
         self._options = options
+        self._under = under
         self.id = ""
         self.port = 0
         self.store = folder / name
@@ -50,7 +61,7 @@ class DeviceProcess:
     @property
     def address(self) -> str:
         """Where it listens, "host:port"."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.interface}:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -72,11 +83,13 @@ class DeviceProcess:
             raise DeviceError(f"{self.name} runs already")
         self.end()
         command = [sys.executable, "-m", "edvit_tf.cli.main", "device", "run", "--json"]
-        options = ["--name", self.name, "--store", str(self.store), "--port", "0"]
+        where = ["--store", str(self.store), "--port", "0", "--interface", self.interface]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *options, *self._options], stdout=subprocess.PIPE, stderr=log
+                [*self._under, *command, "--name", self.name, *where, *self._options],
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
 
     def wait_ready(self) -> None:

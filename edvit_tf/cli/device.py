@@ -26,22 +26,22 @@ def run(
         Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
     ] = None,
     port: Annotated[int, typer.Option(help="TCP port; 0 takes any free one.")] = 7434,
-    interface: Annotated[str, typer.Option(help="IPv4 address of this machine to listen on.")] = "127.0.0.1",
+    interface: Annotated[
+        str, typer.Option(help="IPv4 address of this machine to listen on (default: all of them).")
+    ] = "0.0.0.0",  # noqa: S104
     memory_mb: Annotated[
         float | None, typer.Option(help="Megabytes given to sub-models (default: half of the memory).")
     ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Accept unsigned bundles from other machines too.")
-    ] = False,
     join: Annotated[
-        str | None, typer.Option("--join", help="Join a fleet with this token (edvit-tf fleet token).")
+        str | None,
+        typer.Option("--join", help="Join a fleet with this token (edvit-tf fleet token), without a code."),
     ] = None,
-    pair: Annotated[
-        bool, typer.Option("--pair", help="Show a code, with which edvit-tf fleet adopt takes this device.")
-    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C."""
+    """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C.
+
+    A new device shows a code first, with which edvit-tf fleet adopt takes it.
+    """
     import asyncio
     import logging
     import socket
@@ -59,9 +59,7 @@ def run(
         port=port,
         interface=interface,
         memory_bytes=None if memory_mb is None else int(memory_mb * MEGABYTE),
-        insecure=insecure,
         token=read_token(join) if join else None,
-        pair=pair,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
@@ -90,6 +88,9 @@ def leave(
     store: Annotated[
         Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
     ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Forget the key and the id, too, because the key was copied.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Forget the fleet that this device belongs to, so that another can adopt it; it keeps its id."""
@@ -98,7 +99,7 @@ def leave(
 
     opened = Store(store or _default_store())
     try:
-        left = leave_fleet(opened)
+        left = leave_fleet(opened, new_key=new_key)
     finally:
         opened.close()
     if json:

@@ -39,18 +39,21 @@ def discover(
     state: StateOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the devices on the network, and what each says of itself."""
+    """List the devices on the network, and what each says of itself: without keys, what it announces."""
     import asyncio
 
     from edvit_tf.fleet import survey
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.keys import has_keys
     from edvit_tf.fleet.state import default_folder
+    from edvit_tf.fleet.survey import listed
 
     folder = state or default_folder()
+    connect = connect_in(folder) if has_keys(folder) else None
 
     async def work() -> list["DeviceStatus"]:
         found = await _find(timeout, devices, address)
-        return await survey(found, connect=connect_in(folder))
+        return listed(found) if connect is None else await survey(found, connect=connect)
 
     rows = asyncio.run(work())
     if not rows and not json:
@@ -81,7 +84,7 @@ def deploy(
 
     from edvit_tf.bundle.reader import open_bundle
     from edvit_tf.errors import LinkError
-    from edvit_tf.fleet import Deployment
+    from edvit_tf.fleet import Deployment, with_keys
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
     from edvit_tf.fleet.signing import signed
@@ -91,14 +94,12 @@ def deploy(
     wanted = devices or (None if address else len(opened.manifest.submodels))
     folder = state or default_folder()
     keys = keys_in(folder)
-    if keys is not None:
-        opened = signed(opened, keys, folder)
-    connect = connect_in(folder)
+    opened = signed(opened, keys, folder)
 
     async def work() -> Deployment:
         # Whoever was found first must not keep those out that wait to join.
         found = await _find(timeout, None if expects_joining(folder) else wanted, address)
-        if await take_joining(found, folder):
+        if await take_joining(found, keys, folder):
             found = await _find(timeout, wanted, address, settled=True)
         if not found:
             raise LinkError(NO_DEVICE, code="link.no_device")
@@ -106,8 +107,8 @@ def deploy(
             return await deploy_to(
                 opened,
                 found,
+                connect=with_keys(keys),
                 on_progress=on_progress,
-                connect=connect,
                 on_switch=remember,
                 outage=outage,
             )
@@ -154,23 +155,21 @@ def rollback(
 ) -> None:
     """Sign the decision to replace what is deployed by an older version, and deploy that."""
     import asyncio
-    import os
 
     from edvit_tf.bundle.reader import open_bundle
-    from edvit_tf.cli.trust import PASSPHRASE
-    from edvit_tf.fleet.keys import load_keys
+    from edvit_tf.fleet import with_keys
     from edvit_tf.fleet.signing import rolled_back
     from edvit_tf.fleet.state import default_folder, load
     from edvit_tf.fleet.survey import newest_version
 
     folder = state or default_folder()
-    keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
+    keys = keys_in(folder)
     now, _ = load(folder)
     older = open_bundle(bundle)
 
     async def look() -> tuple[list["Announced"], int]:
         found = await _find(timeout, None if address else len(older.manifest.submodels), address)
-        return found, await newest_version(found, older.manifest.name, connect=connect_in(folder))
+        return found, await newest_version(found, older.manifest.name, connect=with_keys(keys))
 
     found, held = asyncio.run(look())
     decided = rolled_back(older, keys, folder, newest=max(now.manifest.version, held))
@@ -184,13 +183,14 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
     import asyncio
 
     from edvit_tf.fleet import discover as browse
-    from edvit_tf.fleet import survey
+    from edvit_tf.fleet import survey, with_keys
     from edvit_tf.fleet.renew import renew
     from edvit_tf.fleet.state import default_folder, load
 
     folder = state or default_folder()
     _, deployment = load(folder)
-    connect = connect_in(folder)
+    keys = keys_in(folder)
+    connect = with_keys(keys)
 
     async def work() -> list["DeviceStatus"]:
         rows = await survey(deployment.devices, connect=connect)
@@ -201,10 +201,8 @@ def status(state: StateOption = None, json: JsonOption = False) -> None:
         return await survey([now.get(device.id, device) for device in deployment.devices], connect=connect)
 
     _print(asyncio.run(work()), json=json)
-    keys = keys_in(folder)
-    if keys is not None:
-        for warning in asyncio.run(renew(deployment.devices, keys)):
-            say(warning)
+    for warning in asyncio.run(renew(deployment.devices, keys)):
+        say(warning)
 
 
 async def _find(

@@ -20,21 +20,18 @@ StateOption = Annotated[
 ]
 
 
-def keys_in(folder: Path) -> "FleetKeys | None":
-    """The fleet's keys, None where no fleet was made."""
-    from edvit_tf.fleet.keys import KEYS, load_keys
+def keys_in(folder: Path) -> "FleetKeys":
+    """The fleet's keys; raises TrustError where no fleet was made."""
+    from edvit_tf.fleet.keys import load_keys
 
-    if not (folder / KEYS).exists():
-        return None
     return load_keys(folder, os.environ.get(PASSPHRASE, ""))
 
 
 def connect_in(folder: Path) -> "Connect":
-    """How to reach the devices of the fleet in this folder."""
-    from edvit_tf.fleet.connect import in_the_clear, with_keys
+    """How to reach the devices of the fleet in this folder; raises TrustError where no fleet was made."""
+    from edvit_tf.fleet.connect import with_keys
 
-    keys = keys_in(folder)
-    return with_keys(keys) if keys else in_the_clear
+    return with_keys(keys_in(folder))
 
 
 def init(
@@ -59,7 +56,7 @@ def init(
         emit({"keys": folder / KEYS, "fingerprint": fingerprint(made.authority.certificate).hex()})
         return
     show(f"The fleet's keys are in {folder / KEYS}: keep a copy where nobody else can read it.")
-    show("Next, on a device: edvit-tf device run --pair --interface 0.0.0.0, then here: edvit-tf fleet adopt")
+    show("Next, on a device: edvit-tf device run, then here: edvit-tf fleet adopt")
 
 
 def token(
@@ -73,13 +70,12 @@ def token(
     """Make a token with which machines that nobody sits at join: edvit-tf device run --join TOKEN."""
     from datetime import timedelta
 
-    from edvit_tf.fleet.keys import load_keys
     from edvit_tf.fleet.state import default_folder
     from edvit_tf.fleet.tokens import Tokens
     from edvit_tf.rpc.certificates import fingerprint
 
     folder = state or default_folder()
-    keys = load_keys(folder, os.environ.get(PASSPHRASE, ""))
+    keys = keys_in(folder)
     tokens = Tokens(folder)
     if revoke is not None:
         tokens.revoke(revoke)
@@ -116,12 +112,11 @@ def adopt(
     import asyncio
 
     from edvit_tf.fleet.enrol import enrol
-    from edvit_tf.fleet.keys import load_keys
     from edvit_tf.fleet.state import default_folder
     from edvit_tf.rpc.pairing import read_code
     from edvit_tf.rpc.pairing_channel import PairingLink
 
-    keys = load_keys(state or default_folder(), os.environ.get(PASSPHRASE, ""))
+    keys = keys_in(state or default_folder())
     place, device_id = (address, "") if address else asyncio.run(_waiting(device, timeout))
     secret = read_code(code if code is not None else typer.prompt("Code", err=True))
     member = asyncio.run(enrol(PairingLink(place).pair, keys, lambda _: secret, expected_id=device_id))
@@ -145,7 +140,7 @@ async def _waiting(wanted: str, timeout: float) -> tuple[str, str]:
         return found[0].pair, found[0].id
     if not found:
         raise UsageError(
-            f"no device called {wanted!r} waits to be adopted: run `edvit-tf device run --pair` there, "
+            f"no device called {wanted!r} waits to be adopted: run `edvit-tf device run` there, "
             "or give --address"
         )
     rows = ", ".join(f"{device.name} {device.id[:12]} at {device.pair}" for device in found)
@@ -160,7 +155,7 @@ def expects_joining(folder: Path) -> bool:
     return any(token.valid(utc_now()) for token in Tokens(folder).all())
 
 
-async def take_joining(found: list["Announced"], folder: Path) -> int:
+async def take_joining(found: list["Announced"], keys: "FleetKeys", folder: Path) -> int:
     """Enrol the devices that wait with a join token of this fleet; how many there were."""
     from edvit_tf.cli.output import say
     from edvit_tf.errors import EdvitError
@@ -168,11 +163,10 @@ async def take_joining(found: list["Announced"], folder: Path) -> int:
     from edvit_tf.fleet.tokens import Tokens
     from edvit_tf.rpc.pairing_channel import PairingLink
 
-    keys = keys_in(folder)
     tokens = Tokens(folder)
     taken = 0
-    for device in found if keys else []:
-        if not device.pair or keys is None:
+    for device in found:
+        if not device.pair:
             continue
         try:
             member = await enrol(

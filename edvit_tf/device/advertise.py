@@ -33,7 +33,7 @@ class Advertisement:
         self._zeroconf: AsyncZeroconf | None = None
         self._anywhere = ipaddress.ip_address(address).is_unspecified
         self._address = address
-        self._info = service_info(facts, _addresses(address), port, pair=pair)
+        self._info = service_info(facts, reachable(address), port, pair=pair)
 
     async def __aenter__(self) -> Self:
         interfaces = InterfaceChoice.All if self._anywhere else [self._address]
@@ -86,7 +86,8 @@ def service_info(facts: Facts, addresses: list[str], port: int, *, pair: int = 0
     )
 
 
-def _addresses(address: str) -> list[str]:
+def reachable(address: str) -> list[str]:
+    """The addresses of this machine under which a port on `address` is reached; 0.0.0.0 means all of them."""
     if not ipaddress.ip_address(address).is_unspecified:
         return [address]
     found = {str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edvit_tf.device.advertise import Advertisement
+from edvit_tf.device.advertise import Advertisement, reachable
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
@@ -18,12 +18,14 @@ from edvit_tf.device.membership import Membership, Shown, load_membership, save_
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
-from edvit_tf.errors import UsageError
-from edvit_tf.rpc.channel import serve_grpc
+from edvit_tf.errors import TrustError, UsageError
+from edvit_tf.rpc.certificates import check_clock, utc_now
+from edvit_tf.rpc.channel import check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
 from edvit_tf.rpc.pairing_channel import serve_pairing
 
 DEFAULT_PORT = 7434
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (strangers get no further than the handshake)
 GRACE_SECONDS = 1.0
 LARGEST_NAME = 63
 
@@ -34,22 +36,20 @@ log = logging.getLogger(__name__)
 class DeviceSettings:
     """How to run a device.
 
-    `port` 0 takes any free one. `memory_bytes` None gives half of the machine's memory. `insecure` allows an
-    `interface` (IPv4 address of this machine) that other machines reach. With `token`, or with `pair` by its
-    code, the device becomes a member of a fleet and then serves nobody else.
+    `interface` is the IPv4 address of this machine to listen on, 0.0.0.0 for all of them. `port` 0 takes any
+    free one. `memory_bytes` None gives half of the machine's memory. A device that is of no fleet yet joins
+    one with `token`, or is adopted by the code that it shows.
 
     Raises:
-        UsageError: for a value out of range, or an interface that needs `insecure`.
+        UsageError: for a value out of range.
     """
 
     name: str
     store: Path
     port: int = DEFAULT_PORT
-    interface: str = "127.0.0.1"
+    interface: str = EVERYWHERE
     memory_bytes: int | None = None
-    insecure: bool = False
     token: Token | None = None
-    pair: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= LARGEST_NAME:
@@ -58,18 +58,8 @@ class DeviceSettings:
             raise UsageError(f"--port must be from 0 (any free one) to 65535, not {self.port}")
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise UsageError("--memory-mb must be more than 0")
-        if not self.loopback and not (self.insecure or self.token or self.pair):
-            raise UsageError(
-                f"--interface {self.interface} can be reached by other machines, and unsigned bundles are "
-                "accepted on loopback only: "
-                "give it to a fleet with --join or --pair, or add --insecure if you trust everyone there"
-            )
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches the interface."""
         try:
-            return ipaddress.IPv4Address(self.interface).is_loopback
+            ipaddress.IPv4Address(self.interface)
         except ValueError:
             raise UsageError(
                 f"--interface must be an IPv4 address of this machine, for example 127.0.0.1 or 0.0.0.0 "
@@ -99,8 +89,9 @@ class Waiting:
 
     @property
     def link(self) -> str:
-        """What the QR code says."""
-        return f"edvit:pair?id={self.id}&address={self.address}:{self.port}&code={self.code}"
+        """What the QR code says: the code, and each address with its port at which the device waits."""
+        places = ",".join(f"{address}:{self.port}" for address in reachable(self.address))
+        return f"edvit:pair?id={self.id}&address={places}&code={self.code}"
 
 
 OnWaiting = Callable[[Waiting], None]
@@ -145,20 +136,17 @@ async def _serve(
     memory = settings.memory_bytes or _half_of_memory()
     facts = Facts(identity.id, settings.name, runtime.name, memory)
     membership = load_membership(store)
-    if membership is None and (settings.token or settings.pair):
-        membership = await _become_member(settings, store, identity, facts, stopped, on_waiting)
-        if membership is None:
-            return
-    installer = Installer(store, runtime, memory, membership.signer if membership else None)
-    service = DeviceService(facts, await installer.restore(), installer)
     if membership is None:
-        server = await serve_grpc(service, settings.interface, settings.port)
-    else:
-        shown = Shown(store, identity, membership)
-        server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
+        check_free(settings.interface, settings.port)
+        membership = await _become_member(settings, store, identity, facts, stopped, on_waiting)
+    if membership is None:
+        return
+    _say_if_not_valid(membership)
+    installer = Installer(store, runtime, memory, membership.signer)
+    service = DeviceService(facts, await installer.restore(), installer)
+    shown = Shown(store, identity, membership)
+    server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
     try:
-        if membership is None:
-            log.warning(_warning(settings))
         async with Advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
                 on_ready(Ready(identity.id, settings.name, settings.interface, server.port))
@@ -209,13 +197,12 @@ async def _become_member(
     return joined[0] if joined else None
 
 
-def _warning(settings: DeviceSettings) -> str:
-    if settings.loopback:
-        return "this device accepts unsigned bundles from every program on this machine"
-    return (
-        "INSECURE: this device accepts unsigned bundles from every machine that reaches "
-        f"{settings.interface}, and answers all of them; nothing is encrypted"
-    )
+def _say_if_not_valid(membership: Membership) -> None:
+    """Nobody gets through a handshake while the clock is wrong; it may be set in a minute."""
+    try:
+        check_clock(membership.certificate, "this device's certificate", utc_now())
+    except TrustError as error:
+        log.warning("%s", error.message)
 
 
 def _catch_signals() -> tuple[asyncio.Event, list[int]]:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edvit_tf.bundle.codec import parse
 from edvit_tf.bundle.manifest import FileEntry, Manifest, Submodel, Variant
+from edvit_tf.bundle.signature import admit
 from edvit_tf.device import record
-from edvit_tf.device.admission import check_admission
 from edvit_tf.device.engine import Engine, Runtime
 from edvit_tf.device.memory import available_bytes
 from edvit_tf.device.record import RECORD_FILE
@@ -71,7 +71,7 @@ class Installer:
     store: Store
     runtime: Runtime
     memory_bytes: int
-    signer: Ed25519PublicKey | None = None
+    signer: Ed25519PublicKey
     available: Callable[[], int] = available_bytes
 
     async def install(
@@ -84,6 +84,7 @@ class Installer:
 
         Raises:
             DeviceError: with the reason; nothing has changed.
+            TrustError: the manifest is unsigned, another fleet's, expired, or older than what is served.
             BundleError: when the manifest is not valid.
         """
         parts = aiter(requests)
@@ -93,7 +94,7 @@ class Installer:
                 yield reply
             return
         offer = _offer(first)
-        self._admit(first.header, offer, shelf)
+        self._admit(first.header, offer, shelf.settled)
         base = self._room(offer, shelf, replaces=first.header.replaces)
         try:
             start = await asyncio.to_thread(self._start, offer) if first.header.resumes else 0
@@ -201,9 +202,17 @@ class Installer:
             log.warning("%s does not serve: %s", held.variant, error.message)
             return replace(held, engine=None, reason=error.message)
 
-    def _admit(self, header: InstallHeader, offer: _Offer, shelf: Shelf) -> None:
+    def _admit(self, header: InstallHeader, offer: _Offer, settled: Served) -> None:
         """Decide whether a manifest may come in at all."""
-        check_admission(self.signer, header, offer.manifest, shelf.settled)
+        newest = settled.version if offer.manifest.name == settled.bundle else 0
+        admit(
+            self.signer,
+            offer.manifest,
+            header.manifest,
+            header.signature,
+            newest=newest,
+            rollback=header.rollback,
+        )
         if not accepts(offer.variant.runtimes, self.runtime.name):
             raise _wrong_runtime(offer.variant, self.runtime.name)
 

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edvit_tf.device.identity import Identity
+from edvit_tf.device.identity import KEY_FILE, Identity
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError
 from edvit_tf.rpc.certificates import check_issued, parse_certificate, utc_now
@@ -76,13 +76,17 @@ def load_membership(store: Store) -> Membership | None:
     return membership
 
 
-def leave_fleet(store: Store) -> bool:
-    """Forget the fleet, and keep the device's key and so its id; tell whether there was one."""
+def leave_fleet(store: Store, *, new_key: bool = False) -> bool:
+    """Forget the fleet, and keep the device's key and so its id, unless it is to have a new one.
+
+    Tells whether there was a fleet.
+    """
     path = store.path / MEMBERSHIP_FILE
-    if not path.exists():
-        return False
-    path.unlink()
-    return True
+    member = path.exists()
+    path.unlink(missing_ok=True)
+    if new_key:
+        (store.path / KEY_FILE).unlink(missing_ok=True)
+    return member
 
 
 class Shown:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from edvit_tf.rpc.edvit_pb2 import (
     Picture,
 )
 from edvit_tf.rpc.link import PROTOCOL, check_protocol
+
+INSTANCE_BYTES = 16
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class DeviceService:
         self._shelf = shelf
         self._installer = installer
         self._installing = asyncio.Lock()
+        self._instance = secrets.token_bytes(INSTANCE_BYTES)
 
     @property
     def shelf(self) -> Shelf:
@@ -85,6 +89,7 @@ class DeviceService:
             holdings=first.holdings(),
             generations=self._shelf.say(),
             targets=facts.targets,
+            instance=self._instance,
         )
 
     async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:

@@ -14,8 +14,7 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, EdvitError, LinkError
 from edvit_tf.fleet.answer import Answer, fused_answer
-from edvit_tf.fleet.connect import in_the_clear
-from edvit_tf.fleet.deploy import Deployment, ensure
+from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
 from edvit_tf.fleet.hello import DeviceStatus
@@ -35,14 +34,14 @@ class Aggregator:
     An async context manager: on entering it waits until all devices are up, at most `START_SECONDS`. A device
     that returns is taken back, at another address too, and gets its sub-model again when it has lost it.
 
-        async with Aggregator(bundle, deployment) as fleet:
+        async with Aggregator(bundle, deployment, connect=with_keys(keys)) as fleet:
             answer = await fleet.classify(image)
 
     Args:
         bundle: what was deployed.
         deployment: which device has what, from `deploy` or a state folder.
-        deadline: seconds that `classify` may take.
         connect: makes a link from an address and a device's id.
+        deadline: seconds that `classify` may take.
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
         trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
@@ -53,8 +52,8 @@ class Aggregator:
         bundle: Bundle,
         deployment: Deployment,
         *,
+        connect: Connect,
         deadline: float = DEFAULT_DEADLINE,
-        connect: Connect = in_the_clear,
         browse: bool = True,
         timing: Timing | None = None,
         trial: bool = False,
@@ -139,7 +138,10 @@ class Aggregator:
 
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
         submodels = self._deployment.submodels_of(device)
-        return await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
+        after = await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
+        # It may hold the right bytes and answer for others: what it says of itself proves nothing.
+        await examine(link, after, self._bundle, submodels)
+        return after
 
     def _on_found(self, device: Announced) -> None:
         if device.id in self._members:

@@ -1,15 +1,9 @@
-"""How an aggregator reaches a device: with the fleet's keys, or in the clear where there is no fleet."""
+"""How an aggregator reaches a device: with the fleet's keys, and in no other way."""
 
 from edvit_tf.fleet.keys import FleetKeys
 from edvit_tf.fleet.member import Connect
 from edvit_tf.rpc.channel import GrpcLink
 from edvit_tf.rpc.link import Link
-
-
-def in_the_clear(address: str, device_id: str) -> Link:
-    """A link that proves nothing."""
-    del device_id
-    return GrpcLink(address)
 
 
 def with_keys(keys: FleetKeys) -> Connect:

@@ -13,7 +13,7 @@ from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet.answer import features_of
-from edvit_tf.fleet.connect import in_the_clear
+from edvit_tf.fleet.clones import refuse_clones
 from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.fleet.dispatch import encode
 from edvit_tf.fleet.hello import say_hello
@@ -51,8 +51,8 @@ async def deploy(
     bundle: Bundle,
     devices: Sequence[Announced],
     *,
+    connect: Connect,
     on_progress: OnProgress | None = None,
-    connect: Connect = in_the_clear,
     on_switch: Callable[[Deployment], Awaitable[None]] | None = None,
     outage: bool = False,
 ) -> Deployment:
@@ -138,7 +138,7 @@ async def _greet(
     links = [connect(device.address, device.id) for device in devices]
     for link in links:
         stack.push_async_callback(link.close)
-    answers = await asyncio.gather(*map(one, devices, links))
+    answers = refuse_clones(devices, await asyncio.gather(*map(one, devices, links)))
     return list(zip(devices, links, answers, strict=True))
 
 

@@ -58,24 +58,26 @@ def at_address(address: str) -> Announced:
 async def discover(timeout: float = 3.0, *, expected: int | None = None) -> list[Announced]:
     """Browse for `timeout` seconds, or until `expected` devices have been found; sorted by name and id.
 
+    One that is announced at several addresses is there several times: an impostor may have written any.
+
     Raises:
         LinkError: when the network cannot be browsed at all.
     """
-    found: dict[str, Announced] = {}
+    found: dict[tuple[str, str], Announced] = {}
     enough = asyncio.Event()
 
     def on_found(device: Announced) -> None:
-        found[device.id] = device
-        if expected is not None and len(found) >= expected:
+        found[device.id, device.address] = device
+        if expected is not None and len({one for one, _ in found}) >= expected:
             enough.set()
 
-    async with Browser(on_found, lambda device: found.pop(device.id, None)):
+    async with Browser(on_found, lambda device: found.pop((device.id, device.address), None)):
         try:
             async with asyncio.timeout(timeout):
                 await enough.wait()
         except TimeoutError:
             log.debug("browsed for %.1f s", timeout)
-    return sorted(found.values(), key=lambda device: (device.name, device.id))
+    return sorted(found.values(), key=lambda device: (device.name, device.id, device.address))
 
 
 class Browser:

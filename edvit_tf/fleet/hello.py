@@ -21,6 +21,7 @@ class State(Enum):
 
     CONNECTING = "connecting"  # not reached yet, or taking its sub-models
     WAITING = "waiting"  # of no fleet yet, to be adopted
+    ANNOUNCED = "announced"  # nobody has asked it: without keys one cannot
     UP = "up"
     DOWN = "down"  # cannot be reached, or answers too late
     REFUSED = "refused"  # answers, and refuses or is refused

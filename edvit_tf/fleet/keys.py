@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edvit_tf.errors import TrustError
-from edvit_tf.rpc.certificates import AGGREGATOR, Authority, issue, new_authority, utc_now
+from edvit_tf.rpc.certificates import AGGREGATOR, Authority, check_clock, issue, new_authority, utc_now
 from edvit_tf.rpc.tls import Credentials
 
 KEYS = "keys"
@@ -86,15 +86,24 @@ def make_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None
     return FleetKeys(authority, bundle_key, _credentials(own, certificate, authority.certificate))
 
 
+def has_keys(folder: Path) -> bool:
+    """Whether a fleet was made in `folder`."""
+    return (folder / KEYS).is_dir()
+
+
 def load_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None) -> FleetKeys:
     """Read the fleet's keys; the aggregator's certificate is renewed when it ends within `RENEW_BEFORE`.
 
+    So is one from the future: it was renewed while the clock was wrong.
+
     Raises:
         TrustError: `trust.missing` (no keys there), `trust.open` (others may read them),
-            `trust.passphrase` (none given, or the wrong one), `trust.key` (a file holds something else).
+            `trust.passphrase` (none given, or the wrong one), `trust.key` (a file holds something else),
+            `trust.write` (the renewed certificate cannot be written), `trust.clock` (the authority is not
+            valid now, so the clock is wrong).
     """
     keys = folder / KEYS
-    if not keys.is_dir():
+    if not has_keys(folder):
         raise TrustError(f"there is no fleet in {folder}: run `edvit-tf fleet init`", code="trust.missing")
     authority_key = _load(keys / AUTHORITY_KEY, passphrase)
     bundle_key = _load(keys / BUNDLE_KEY, passphrase)
@@ -108,11 +117,10 @@ def load_keys(folder: Path, passphrase: str = "", *, now: datetime | None = None
     authority = Authority(_certificate(keys / AUTHORITY_CERTIFICATE), authority_key)
     certificate = _certificate(keys / AGGREGATOR_CERTIFICATE)
     moment = now or utc_now()
-    if certificate.not_valid_after_utc - moment < RENEW_BEFORE:
+    check_clock(authority.certificate, "the fleet's authority", moment)
+    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc - RENEW_BEFORE:
         certificate = issue(authority, own.public_key(), [AGGREGATOR], moment)
-        temporary = keys / f"{AGGREGATOR_CERTIFICATE}.{secrets.token_hex(4)}.part"
-        _write(temporary, certificate.public_bytes(Encoding.PEM))
-        temporary.rename(keys / AGGREGATOR_CERTIFICATE)
+        _replace(keys / AGGREGATOR_CERTIFICATE, certificate.public_bytes(Encoding.PEM))
     return FleetKeys(authority, bundle_key, _credentials(own, certificate, authority.certificate))
 
 
@@ -138,6 +146,20 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        _write(temporary, data)
+        temporary.rename(path)
+    except OSError as error:
+        raise TrustError(
+            f"cannot renew {path} ({error.strerror or error}): make room, or let this user write there",
+            code="trust.write",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _load(path: Path, passphrase: str) -> object:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
+from edvit_tf.fleet.clones import cloned, is_another
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, state_after, status_of
 from edvit_tf.rpc.edvit_pb2 import HelloReply
@@ -141,6 +142,7 @@ class Member:
         began: float | None = None
         try:
             hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
+            await self._check_alone(link, hello)
             self._hello = await self._prepare(link, hello)
             began = self._clock()
             self._device = Announced(address, hello.id, hello.name)
@@ -171,6 +173,26 @@ class Member:
                     raise
             else:
                 misses = 0
+                await self._check_alone(link, self._hello)
+
+    async def _check_alone(self, link: Link, hello: HelloReply) -> None:
+        """Hold the other addresses at which this device was announced against the one that answered.
+
+        Raises:
+            DeviceError: its key answers at another one too, from another process (`device.cloned`).
+        """
+        others = [address for address in self._addresses if address != link.address]
+        for address in others:
+            other = self._connect(address, hello.id)
+            try:
+                another = await is_another(other, hello)
+            finally:
+                await other.close()
+            if another:
+                # It may only have moved: then this link is dead.
+                await say_hello(link, hello.id, timeout=self._timing.hello)
+                raise cloned(hello, (link.address, address))
+        self._addresses = [address for address in self._addresses if address not in others]
 
     def _fail(self, error: EdvitError) -> None:
         self._link = None

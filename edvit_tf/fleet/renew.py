@@ -1,19 +1,73 @@
 """Keeping the devices' certificates from ending: renewed long before, and named when that did not work."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet.discover import Announced
-from edvit_tf.fleet.keys import RENEW_BEFORE, FleetKeys
+from edvit_tf.fleet.hello import DeviceStatus
+from edvit_tf.fleet.keys import RENEW_BEFORE, FleetKeys, load_keys
 from edvit_tf.rpc.certificates import check_issued, issue_for_device, key_of, parse_certificate, utc_now
 from edvit_tf.rpc.channel import GrpcLink
+from edvit_tf.rpc.link import Link
 
 WARN_BEFORE = timedelta(days=30)
 CALL_SECONDS = 2.0
+DAY_SECONDS = 24 * 3600.0
+
+
+class Keyring:
+    """The fleet's keys in a process that runs for long, whose own certificate has to be renewed, too.
+
+    Raises:
+        TrustError: as `load_keys`.
+    """
+
+    def __init__(self, folder: Path, passphrase: str = "") -> None:
+        self._folder = folder
+        self._passphrase = passphrase
+        self.keys = load_keys(folder, passphrase)
+
+    def connect(self, address: str, device_id: str) -> Link:
+        """A link as `with_keys` makes it, with the newest certificate."""
+        return GrpcLink(address, self.keys.credentials, device_id)
+
+    def refresh(self, now: datetime) -> None:
+        """Renew the aggregator's certificate when that is due; raises TrustError as `load_keys`."""
+        self.keys = load_keys(self._folder, self._passphrase, now=now)
+
+
+async def keep_renewed(
+    keyring: Keyring,
+    status: Callable[[], Iterable[DeviceStatus]],
+    on_warning: Callable[[str], None],
+    *,
+    interval: float = DAY_SECONDS,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Renew what ends within `RENEW_BEFORE`, the aggregator's and the devices', until it is cancelled.
+
+    Args:
+        keyring: what the aggregator connects with (`Keyring.connect`).
+        status: where the devices are, such as `Aggregator.status`; asked each time.
+        on_warning: called with a sentence for each certificate that could not be renewed in time.
+        interval: seconds between two rounds; the first is at once.
+        clock: the wall clock.
+    """
+    while True:
+        devices = [Announced(row.address, row.id, row.name) for row in status()]
+        try:
+            await asyncio.to_thread(keyring.refresh, clock())
+            warnings = await renew(devices, keyring.keys, now=clock())
+        except EdvitError as error:
+            warnings = [error.message]
+        for warning in warnings:
+            on_warning(warning)
+        await asyncio.sleep(interval)
 
 
 async def renew(devices: Sequence[Announced], keys: FleetKeys, *, now: datetime | None = None) -> list[str]:

@@ -4,30 +4,48 @@ import asyncio
 from collections.abc import Sequence
 
 from edvit_tf.errors import EdvitError
-from edvit_tf.fleet.connect import in_the_clear
+from edvit_tf.fleet.clones import refuse_clones
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import HELLO_SECONDS, DeviceStatus, State, say_hello, state_after, status_of
 from edvit_tf.fleet.member import Connect
+from edvit_tf.rpc.edvit_pb2 import HelloReply
+
+WAITS = "run `edvit-tf fleet adopt` with its code"
+
+
+def listed(devices: Sequence[Announced]) -> list[DeviceStatus]:
+    """A row for each device by what it announces, which anybody may have written: nobody is asked."""
+    return [
+        status_of(device, State.WAITING, WAITS, None)
+        if device.pair
+        else status_of(device, State.ANNOUNCED, "run `edvit-tf fleet init` to have a fleet", None)
+        for device in devices
+    ]
 
 
 async def survey(
-    devices: Sequence[Announced], *, connect: Connect = in_the_clear, timeout: float = HELLO_SECONDS
+    devices: Sequence[Announced], *, connect: Connect, timeout: float = HELLO_SECONDS
 ) -> list[DeviceStatus]:
     """Say hello to all at once; return a row for each in the same order, with a reason where it failed."""
 
-    async def one(device: Announced) -> DeviceStatus:
-        if device.pair:
-            return status_of(device, State.WAITING, "run `edvit-tf fleet adopt` with its code", None)
+    async def ask(device: Announced) -> HelloReply | EdvitError:
         link = connect(device.address, device.id)
         try:
-            hello = await say_hello(link, device.id, timeout=timeout)
+            return await say_hello(link, device.id, timeout=timeout)
         except EdvitError as error:
-            return status_of(device, state_after(error), error.message, None)
+            return error
         finally:
             await link.close()
-        return status_of(device, State.UP, "", hello)
 
-    return list(await asyncio.gather(*map(one, devices)))
+    def row(device: Announced, answer: HelloReply | EdvitError) -> DeviceStatus:
+        if isinstance(answer, EdvitError):
+            return status_of(device, state_after(answer), answer.message, None)
+        return status_of(device, State.UP, "", answer)
+
+    members = [device for device in devices if not device.pair]
+    answers = refuse_clones(members, await asyncio.gather(*map(ask, members)))
+    rows = dict(zip(members, map(row, members, answers), strict=True))
+    return [rows.get(device) or status_of(device, State.WAITING, WAITS, None) for device in devices]
 
 
 async def newest_version(devices: Sequence[Announced], bundle: str, *, connect: Connect) -> int:

@@ -14,7 +14,6 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet import aggregator as asynchronous
 from edvit_tf.fleet.answer import Answer
-from edvit_tf.fleet.connect import in_the_clear
 from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.deploy import deploy as deploy_async
 from edvit_tf.fleet.discover import Announced
@@ -36,11 +35,11 @@ def deploy(
     bundle: Bundle,
     devices: Sequence[Announced],
     *,
+    connect: Connect,
     on_progress: OnProgress | None = None,
-    connect: Connect = in_the_clear,
 ) -> Deployment:
     """Do what `edvit_tf.fleet.deploy` does."""
-    return asyncio.run(deploy_async(bundle, devices, on_progress=on_progress, connect=connect))
+    return asyncio.run(deploy_async(bundle, devices, connect=connect, on_progress=on_progress))
 
 
 class Aggregator:
@@ -51,8 +50,8 @@ class Aggregator:
         bundle: Bundle,
         deployment: Deployment,
         *,
+        connect: Connect,
         deadline: float = DEFAULT_DEADLINE,
-        connect: Connect = in_the_clear,
     ) -> None:
         self._connect = connect
         self._arguments = bundle, deployment
@@ -90,7 +89,7 @@ class Aggregator:
         return self._run(self._status())
 
     async def _open(self) -> asynchronous.Aggregator:
-        inner = asynchronous.Aggregator(*self._arguments, deadline=self._deadline, connect=self._connect)
+        inner = asynchronous.Aggregator(*self._arguments, connect=self._connect, deadline=self._deadline)
         return await inner.__aenter__()
 
     async def _status(self) -> tuple[DeviceStatus, ...]:

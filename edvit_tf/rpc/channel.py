@@ -5,15 +5,10 @@ that `DeviceError("…", code="device.memory")` raised on the device is the same
 """
 
 import asyncio
-import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
-
-# We start children only through subprocess; gRPC's fork handlers would do nothing but complain about it.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# What it would log, we raise.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import grpc.aio
@@ -66,16 +61,16 @@ _SERVER_OPTIONS = [
 
 
 class GrpcLink:
-    """A link to the device at `address` ("host:port").
+    """A link to the device at `address` ("host:port") over mutual TLS.
 
-    With `credentials` it is mutual TLS, and nothing is sent before the peer has proved that it holds the key
-    of `device_id`; empty means any device of the fleet.
+    Nothing is sent before the peer has proved that it holds the key of `device_id`; empty means any device of
+    the fleet.
     """
 
-    def __init__(self, address: str, credentials: Credentials | None = None, device_id: str = "") -> None:
+    def __init__(self, address: str, credentials: Credentials, device_id: str = "") -> None:
         self.address = address
         self._credentials = credentials
-        self._pinned = credentials is None or bool(device_id)
+        self._pinned = bool(device_id)
         self._channel = _channel(address, credentials, device_id)
         self._closed = False
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
@@ -139,9 +134,7 @@ class GrpcLink:
             raise LinkError(f"the connection to the device at {self.address} was closed") from error
 
 
-def _channel(address: str, credentials: Credentials | None, device_id: str) -> Any:
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+def _channel(address: str, credentials: Credentials, device_id: str) -> Any:
     name = device_name(device_id) if device_id else ANY_DEVICE
     options = [*_CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
     return grpc.aio.secure_channel(address, channel_credentials(credentials), options=options)
@@ -184,6 +177,12 @@ def _translate(error: Any, address: str, timeout: float) -> EdvitError:
         case status.UNAVAILABLE | status.CANCELLED:
             if refused := _refused_handshake(details, address):
                 return refused
+            if details.startswith("failed to connect") and details.endswith("Socket closed"):
+                return LinkError(
+                    f"the device at {address} broke off the handshake: it is of another fleet, its clock is "
+                    "wrong, or too many connect to it at once: its log may say which",
+                    code="link.handshake",
+                )
             return LinkError(
                 f"the device at {address} cannot be reached ({details or 'connection lost'}): "
                 "check that `edvit-tf device run` is running there"
@@ -311,35 +310,50 @@ async def serve_grpc(
     handler: Handler,
     address: str,
     port: int,
-    credentials: Callable[[], Credentials] | None = None,
+    credentials: Callable[[], Credentials],
     renew: Renew | None = None,
 ) -> Server:
     """Serve `handler` on `address` (an IP address) and `port` (0: any free one).
 
-    With `credentials`, asked at each handshake, only aggregators of the same fleet are served.
+    `credentials` are asked at each handshake, and only aggregators of the same fleet are served.
     `renew` takes a newer certificate (DER; empty only asks) and returns the device's.
 
     Raises:
         LinkError: when the port is taken or the address is not this machine's.
     """
-    interceptors = [_OnlyAggregators()] if credentials else []
     server = grpc.aio.server(
-        interceptors=interceptors, options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        interceptors=[_OnlyAggregators()], options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
     if renew is not None:
         edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
     host = f"[{address}]" if ":" in address else address
     try:
-        if credentials is None:
-            bound = server.add_insecure_port(f"{host}:{port}")
-        else:
-            bound = server.add_secure_port(f"{host}:{port}", server_credentials(credentials))
+        bound = server.add_secure_port(f"{host}:{port}", server_credentials(credentials))
     except RuntimeError as error:
-        raise LinkError(
-            f"cannot listen on {address} port {port}: choose another --port (0 takes any free one) "
-            "or stop what is using it",
-            code="link.port",
-        ) from error
+        raise _port_taken(address, port) from error
     await server.start()
     return Server(server, address, bound)
+
+
+def check_free(address: str, port: int) -> None:
+    """Find out before a device is adopted whether it will be able to listen.
+
+    Raises:
+        LinkError: when the port is taken or the address is not this machine's.
+    """
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((address, port))
+            trial.listen()
+    except OSError as error:
+        raise _port_taken(address, port) from error
+
+
+def _port_taken(address: str, port: int) -> LinkError:
+    return LinkError(
+        f"cannot listen on {address} port {port}: choose another --port (0 takes any free one) "
+        "or stop what is using it",
+        code="link.port",
+    )

@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from typing import Any
 
+import grpc
+import grpc.aio
+
 from edvit_tf.errors import LinkError
-from edvit_tf.rpc import channel as _channel  # sets gRPC's environment before gRPC is imported
+from edvit_tf.rpc import channel as _channel
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
-
-import grpc  # isort: skip
-import grpc.aio  # isort: skip
 
 MESSAGE_BYTES = 64 * 1024
 PAIRING_SECONDS = 30.0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edvit_tf.device.advertise import SERVICE_TYPE, service_info
-from edvit_tf.device.agent import DeviceSettings
+from edvit_tf.device.agent import DeviceSettings, Waiting
 from edvit_tf.device.service import Facts
 from edvit_tf.errors import UsageError
 from edvit_tf.fleet.discover import SERVICE_TYPE as BROWSED
@@ -25,8 +25,6 @@ from edvit_tf.fleet.discover import cleaned
         ({"name": ""}, "--name must be"),
         ({"name": "x" * 64}, "--name must be"),
         ({"name": "a\nb"}, "--name must be"),
-        ({"interface": "0.0.0.0"}, "add --insecure"),  # noqa: S104
-        ({"interface": "192.0.2.1"}, "add --insecure"),
         ({"interface": "eth0"}, "IPv4 address"),
         ({"interface": ""}, "IPv4 address"),
     ],
@@ -36,9 +34,12 @@ def test_a_wrong_setting_is_one_sentence(wrong: dict[str, object], sentence: str
         DeviceSettings(**{"name": "kitchen", "store": Path("x"), **wrong})  # type: ignore[arg-type]
 
 
-def test_loopback_needs_no_leave_and_other_interfaces_take_it() -> None:
-    assert DeviceSettings("kitchen", Path("x"), interface="127.0.0.2").loopback
-    assert not DeviceSettings("kitchen", Path("x"), interface="192.0.2.1", insecure=True).loopback
+def test_a_device_listens_everywhere_and_its_code_says_where_that_is() -> None:
+    assert DeviceSettings("kitchen", Path("x")).interface == "0.0.0.0"  # noqa: S104
+    link = Waiting("ab" * 32, "kitchen", "0.0.0.0", 7000, "7K2M-Q4ZD-9HXA").link  # noqa: S104
+    places = link.partition("&address=")[2].partition("&")[0].split(",")
+    assert places
+    assert all(place.endswith(":7000") and not place.startswith("0.0.0.0") for place in places)  # noqa: S104
 
 
 @given(st.text(min_size=1, max_size=63))

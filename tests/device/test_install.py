@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edvit_tf.bundle.manifest import Variant
 from edvit_tf.bundle.reader import Bundle
+from edvit_tf.bundle.signature import sign_manifest
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.install import Installer
 from edvit_tf.device.record import RECORD_FILE
@@ -34,6 +36,8 @@ from edvit_tf.runtime.check import Verdict, verify
 
 # The child process has a test of its own; here the check runs in this one.
 RUNTIME = replace(installed_runtime(), verify=verify)
+OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SIGNER = OWNER.public_key()
 Spoil = Callable[[list[InstallRequest]], list[InstallRequest]]
 
 
@@ -41,11 +45,16 @@ def device(
     store: Store, *, memory_bytes: int = 10**9, runtime: Runtime = RUNTIME, shelf: Shelf | None = None
 ) -> DeviceService:
     facts = Facts("a" * 64, "test", runtime.name, memory_bytes)
-    return DeviceService(facts, shelf or Shelf(), Installer(store, runtime, memory_bytes))
+    return DeviceService(facts, shelf or Shelf(), Installer(store, runtime, memory_bytes, SIGNER))
 
 
 def requests(bundle: Bundle, submodel: str, variant: Variant) -> list[InstallRequest]:
-    header = InstallHeader(manifest=bundle.manifest_bytes, submodel=submodel, variant=variant.file)
+    header = InstallHeader(
+        manifest=bundle.manifest_bytes,
+        submodel=submodel,
+        variant=variant.file,
+        signature=sign_manifest(OWNER, bundle.manifest_bytes),
+    )
     data = bundle.file(variant.file).read_bytes() + bundle.file(variant.test_vector).read_bytes()
     # A size that divides neither: a chunk spans flatbuffer and vector.
     chunks = [data[start : start + 10_007] for start in range(0, len(data), 10_007)]
@@ -191,6 +200,17 @@ def other_submodel(requests: list[InstallRequest]) -> list[InstallRequest]:
     return requests
 
 
+def unsigned(requests: list[InstallRequest]) -> list[InstallRequest]:
+    requests[0].header.signature = b""
+    return requests
+
+
+def signed_by_another(requests: list[InstallRequest]) -> list[InstallRequest]:
+    stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    requests[0].header.signature = sign_manifest(stranger, requests[0].header.manifest)
+    return requests
+
+
 def other_manifest(requests: list[InstallRequest]) -> list[InstallRequest]:
     requests[0].header.manifest = b"{}"
     return requests
@@ -209,6 +229,8 @@ def other_manifest(requests: list[InstallRequest]) -> list[InstallRequest]:
         (other_variant, "no variant"),
         (other_submodel, "no sub-model"),
         (other_manifest, "manifest"),
+        (unsigned, "not signed"),
+        (signed_by_another, "not signed by this fleet"),
     ],
 )
 async def test_what_does_not_fit_is_refused_and_the_old_one_serves_on(
@@ -297,7 +319,7 @@ async def test_memory_pressure_is_a_refusal_and_the_old_one_serves_on(
     store: Store, bundle: Bundle, newer: Bundle
 ) -> None:
     free = [10**9]
-    installer = Installer(store, RUNTIME, 10**9, available=lambda: free[0])
+    installer = Installer(store, RUNTIME, 10**9, SIGNER, available=lambda: free[0])
     service = DeviceService(Facts("a" * 64, "test", RUNTIME.name, 10**9), Shelf(), installer)
     await install(service, bundle)
     free[0] = 1000
@@ -314,7 +336,7 @@ async def test_what_fits_no_longer_after_a_restart_says_so(store: Store, bundle:
     await install(service, bundle, 1)
     service.close()
     needed = bundle.manifest.submodels[0].variants[0].memory_bytes
-    shelf = await Installer(store, RUNTIME, needed).restore()
+    shelf = await Installer(store, RUNTIME, needed, SIGNER).restore()
     first, second = shelf.settled.held["submodel-0"], shelf.settled.held["submodel-1"]
     assert first.engine is not None
     assert second.engine is None
@@ -359,7 +381,7 @@ async def test_a_restart_serves_what_was_there(store: Store, bundle: Bundle) -> 
     service = device(store)
     await install(service, bundle)
     service.close()
-    again = device(store, shelf=await Installer(store, RUNTIME, 10**9).restore())
+    again = device(store, shelf=await Installer(store, RUNTIME, 10**9, SIGNER).restore())
     (before,), (after,) = (await said(service)).holdings, (await said(again)).holdings
     assert (after.submodel, after.sha256, after.serving) == (before.submodel, before.sha256, True)
     assert after.microseconds > 0
@@ -375,7 +397,7 @@ async def test_a_restart_proves_it_again(store: Store, bundle: Bundle) -> None:
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1
     blob.write_bytes(data)
-    again = device(store, shelf=await Installer(store, RUNTIME, 10**9).restore())
+    again = device(store, shelf=await Installer(store, RUNTIME, 10**9, SIGNER).restore())
     (holding,) = (await said(again)).holdings
     assert not holding.serving
     assert "missing or changed" in holding.reason
@@ -397,7 +419,7 @@ async def test_a_restart_proves_it_again(store: Store, bundle: Bundle) -> None:
 )
 async def test_a_broken_record_means_an_empty_device(store: Store, record: bytes) -> None:
     store.write(RECORD_FILE, record)
-    assert await Installer(store, RUNTIME, 10**9).restore() == Shelf()
+    assert await Installer(store, RUNTIME, 10**9, SIGNER).restore() == Shelf()
 
 
 async def test_the_check_runs_in_a_child(store: Store, bundle: Bundle) -> None:

@@ -24,7 +24,7 @@ from edvit_tf.rpc.edvit_pb2 import InstallReply, InstallRequest
 from edvit_tf.runtime.check import Verdict
 from edvit_tf.runtime.interpreter import Output
 from tests.device.power import Disk, PowerCut, Quick, Survives
-from tests.device.test_install import requests, settle
+from tests.device.test_install import SIGNER, requests, settle
 
 pytestmark = pytest.mark.fault
 
@@ -72,7 +72,7 @@ def run(path: Path, work: Work, files: Files | None = None) -> Shelf:
         store = Store(path, files or Quick())
         try:
             load_or_make(store)
-            installer = Installer(store, RUNTIME, 10**9)
+            installer = Installer(store, RUNTIME, 10**9, SIGNER)
             shelf = await installer.restore()
             await work(DeviceService(Facts("a" * 64, "test", RUNTIME.name, 10**9), shelf, installer))
             return shelf

@@ -44,6 +44,7 @@ class FakeDevice:
         self.bundle = bundle
         self.protocol = PROTOCOL
         self.runtime = RUNTIME
+        self.instance = b""
         self.memory_bytes = memory_bytes
         self.delay = 0.0
         self.alive = True
@@ -54,6 +55,7 @@ class FakeDevice:
         self.hellos = 0
         self.installs = 0
         self.asked: list[InferRequest] = []
+        self.settled: list[bytes] = []
 
     async def hello(self, request: HelloRequest) -> HelloReply:
         self.hellos += 1
@@ -64,6 +66,7 @@ class FakeDevice:
             name=self.name,
             runtime=self.runtime,
             software=request.software,
+            instance=self.instance,
             memory_bytes=self.memory_bytes,
             energy_joules=1000,
             joules_per_mac=1e-9,
@@ -94,6 +97,7 @@ class FakeDevice:
         parts = aiter(requests)
         first = await anext(parts)
         if first.WhichOneof("part") == "settle":
+            self.settled.append(first.settle.manifest)
             yield InstallReply(step=InstallReply.SERVING)
             return
         yield InstallReply(step=InstallReply.RECEIVING)

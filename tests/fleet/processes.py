@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
@@ -24,4 +25,52 @@ def frozen(device: DeviceProcess) -> Iterator[None]:
         device.send(signal.SIGCONT)
 
 
-__all__ = ["DeviceProcess", "ThrowAwayFleet", "command", "device_fleet", "frozen"]
+@contextmanager
+def slowed(device: DeviceProcess, times: float, *, slice_seconds: float) -> Iterator[None]:
+    """Let it run for a fraction of the time, one slice after another."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(slice_seconds):
+            device.send(signal.SIGSTOP)
+            over.wait(slice_seconds * (times - 1))
+            device.send(signal.SIGCONT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def elsewhere(
+    device: DeviceProcess, *, interface: str = "127.0.0.1", under: Sequence[str] = ()
+) -> DeviceProcess:
+    """The same device, which has stopped, to be started in another place or under another command."""
+    return DeviceProcess(device.name, device.store.parent, interface=interface, under=under)
+
+
+@contextmanager
+def started(*devices: DeviceProcess) -> Iterator[list[str]]:
+    """Start them side by side; their addresses."""
+    with ExitStack() as exits:
+        for device in devices:
+            exits.callback(device.end)
+            device.begin()
+        for device in devices:
+            device.wait_ready()
+        yield [device.address for device in devices]
+
+
+__all__ = [
+    "DeviceProcess",
+    "ThrowAwayFleet",
+    "command",
+    "device_fleet",
+    "elsewhere",
+    "frozen",
+    "slowed",
+    "started",
+]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
 from edvit_tf.bundle.reader import Bundle
@@ -97,6 +98,35 @@ def test_a_device_that_answers_garbage_is_refused_and_said_so(bundle: Bundle) ->
             (row,) = [row for row in fleet.status() if row.state == "refused"]
             assert row.name == "fake-1"
             assert "not finite" in row.reason
+
+    run(story())
+
+
+@pytest.mark.fault
+def test_a_device_that_answers_with_another_models_features_is_refused_and_said_so(bundle: Bundle) -> None:
+    """Their shape is right and it says that it holds what it should: only the test vector tells."""
+
+    async def story() -> None:
+        network, deployment = fleet_of(bundle)
+        liar = network.devices["1"]
+        random = np.random.default_rng(5)
+
+        def of_another_model(reply: InferReply) -> None:
+            size = len(reply.outputs[0].feature) // 4
+            reply.outputs[0].feature = random.normal(size=size).astype("<f4").tobytes()
+
+        liar.spoil = of_another_model
+        async with Aggregator(bundle, deployment, connect=network.connect, browse=False) as fleet:
+            answer = await fleet.classify(picture(bundle))
+            assert answer.missing == tuple(liar.served)
+            (row,) = [row for row in fleet.status() if row.state == "refused"]
+            assert row.name == "fake-1"
+            assert "answers the test vector of submodel-1 wrongly" in row.reason
+            assert {request.picture.data for request in liar.asked} == {
+                bundle.vector(bundle.manifest.submodel("submodel-1").variants[0]).image.tobytes()
+            }, "it has not been asked about anybody's picture"
+            liar.spoil = None
+            assert await fleet.complete(60.0)
 
     run(story())
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.cli.main import main
+from edvit_tf.fleet.keys import make_keys
 from tests.fleet.fakes import picture
 
 
@@ -60,15 +61,16 @@ MISTAKES = {
     "no bundle": (["infer", "--local", "none", "TEXT"], 1, "no bundle at none"),
     "nothing deployed": (["infer", "--state", "EMPTY", "TEXT"], 2, "fleet deploy BUNDLE"),
     "no status": (["fleet", "status", "--state", "EMPTY"], 2, "fleet deploy BUNDLE"),
-    "address": (["fleet", "deploy", "BUNDLE", "--address", "nonsense"], 2, "host:port"),
+    "no keys": (["fleet", "deploy", "BUNDLE", "--state", "EMPTY"], 1, "run `edvit-tf fleet init`"),
+    "address": (["fleet", "deploy", "BUNDLE", "--state", "FLEET", "--address", "nonsense"], 2, "host:port"),
     "nobody there": (
-        ["fleet", "deploy", "BUNDLE", "--address", "127.0.0.1:PORT"],
+        ["fleet", "deploy", "BUNDLE", "--state", "FLEET", "--address", "127.0.0.1:PORT"],
         1,
         "check that `edvit-tf device run` is running there",
     ),
     "port": (["device", "run", "--port", "65536", "--store", "EMPTY"], 2, "--port must be"),
     "port text": (["device", "run", "--port", "x", "--store", "EMPTY"], 2, "valid integer"),
-    "interface": (["device", "run", "--interface", "0.0.0.0", "--store", "EMPTY"], 2, "--insecure"),  # noqa: S104
+    "interface": (["device", "run", "--interface", "eth0", "--store", "EMPTY"], 2, "IPv4 address"),
     "memory": (["device", "run", "--memory-mb", "nan", "--store", "EMPTY"], 2, "--memory-mb must be"),
     "no memory": (["device", "run", "--memory-mb", "-1", "--store", "EMPTY"], 2, "--memory-mb must be"),
     "store": (["device", "run", "--port", "0", "--store", "TEXT"], 1, "cannot use the store"),
@@ -81,10 +83,11 @@ def test_a_mistake_is_one_sentence(
     mistake: str, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, status, sentence = MISTAKES[mistake]
-    empty, text = tmp_path / "empty", tmp_path / "text.png"
+    empty, text, fleet = tmp_path / "empty", tmp_path / "text.png", tmp_path / "fleet"
     empty.mkdir()
     text.write_text("no picture")
-    places = {"BUNDLE": str(bundle.path), "EMPTY": str(empty), "TEXT": str(text)}
+    make_keys(fleet)
+    places = {"BUNDLE": str(bundle.path), "EMPTY": str(empty), "TEXT": str(text), "FLEET": str(fleet)}
     given = [places.get(part, part).replace("PORT", str(free_port())) for part in arguments]
     assert main([*given, "--json"]) == status
     out = capsys.readouterr().out

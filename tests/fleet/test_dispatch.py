@@ -1,6 +1,7 @@
 """One picture to every device: what comes by the deadline, and what is left out."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ def ask(
                 for address, device in network.devices.items()
             ],
             encode(picture(bundle), bundle.manifest.input),
+            digest=hashlib.sha256(bundle.manifest_bytes).digest(),
             deadline=deadline,
             on_failure=lambda route, error: failures.append((route.device, error)),
         )
@@ -132,9 +134,15 @@ def spoil_infinite(reply: InferReply) -> None:
     reply.outputs[0].logits = np.full(count, math.inf, "<f4").tobytes()
 
 
+def spoil_manifest(reply: InferReply) -> None:
+    reply.manifest = bytes(32)
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "spoil",
     [
+        spoil_manifest,
         spoil_id,
         spoil_version,
         spoil_submodel,

@@ -63,3 +63,30 @@ def test_the_aggregators_certificate_renews_itself(tmp_path: Path) -> None:
     assert renewed.not_valid_after_utc > late + CERTIFICATE_LIFE - timedelta(seconds=2)
     kept = (tmp_path / KEYS / AGGREGATOR_CERTIFICATE).read_bytes()
     assert x509.load_pem_x509_certificate(kept) == renewed
+
+
+def test_a_clock_that_was_wrong_is_named_or_leaves_nothing_behind(tmp_path: Path) -> None:
+    make_keys(tmp_path)
+    with pytest.raises(TrustError, match="the clock here says") as caught:
+        load_keys(tmp_path, now=utc_now() - timedelta(days=2))
+    assert caught.value.code == "trust.clock"
+    load_keys(
+        tmp_path, now=utc_now() + CERTIFICATE_LIFE
+    )  # renewed, and not valid yet when the clock is right
+    certificate = x509.load_pem_x509_certificate(load_keys(tmp_path).credentials.certificate)
+    assert certificate.not_valid_before_utc < utc_now()
+
+
+def test_a_renewal_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edvit_tf.fleet.keys.os.fsync", full)
+    with pytest.raises(TrustError, match="No space left on device") as caught:
+        load_keys(tmp_path, now=utc_now() + CERTIFICATE_LIFE)
+    assert caught.value.code == "trust.write"
+    assert len(list((tmp_path / KEYS).iterdir())) == 5, "nothing half-written is left"

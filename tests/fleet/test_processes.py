@@ -233,19 +233,14 @@ def test_a_second_process_on_a_store_or_port_is_refused(
     assert (status, code(error)) == (1, "link.port")
 
 
+@pytest.mark.parametrize("kept", [True, False])
 def test_the_script_does_it_all(
-    devices: dict[str, DeviceProcess], state: Path, bundle: Bundle, pictures: Path
+    devices: dict[str, DeviceProcess], state: Path, bundle: Bundle, pictures: Path, *, kept: bool
 ) -> None:
     # By address: the script would take whichever devices it finds, also somebody's real ones.
-    addresses = [f"--address={device.address}" for device in devices.values()]
-    script = [
-        sys.executable,
-        str(ROOT / "tools" / "aggregator.py"),
-        str(bundle.path),
-        str(pictures),
-        f"--state={state}",
-        *addresses,
-    ]
+    options = [f"--state={state}", *(f"--address={device.address}" for device in devices.values())]
+    script = [sys.executable, str(ROOT / "tools" / "aggregator.py"), str(bundle.path), str(pictures)]
+    script += options if kept else []
     done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     number = len(bundle.manifest.submodels)

@@ -10,26 +10,29 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from edvit_tf.bundle.files import SIGNATURE
 from edvit_tf.bundle.manifest import Accuracies
-from edvit_tf.bundle.reader import Bundle
+from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.install import Installer
 from edvit_tf.device.served import Shelf
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
-from edvit_tf.errors import DeviceError, EdvitError
+from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet import Aggregator, Announced, Answer, Deployment, deploy
 from edvit_tf.fleet.deploy import _install_fastest, examine
 from edvit_tf.fleet.hello import say_hello
-from edvit_tf.fleet.keys import make_keys
-from edvit_tf.fleet.rollout import Party, bearable, steps
+from edvit_tf.fleet.keys import FleetKeys, make_keys
+from edvit_tf.fleet.rollout import Party, bearable, digest_of, roll, steps
 from edvit_tf.fleet.signing import rolled_back, signed
 from edvit_tf.fleet.survey import newest_version
 from edvit_tf.fleet.transfer import Parcel, install
 from edvit_tf.rpc.edvit_pb2 import HelloReply, InferReply, InferRequest, InstallReply, InstallRequest
 from edvit_tf.rpc.link import InProcessLink
 from edvit_tf.runtime.check import Verdict, verify
-from tests.fleet.fakes import device_id, picture
+from tests.conftest import GOLDEN
+from tests.fleet.clock import now, run
+from tests.fleet.fakes import FakeDevice, device_id, picture
 
 RUNTIME = replace(installed_runtime(), verify=verify)
 
@@ -44,7 +47,7 @@ class Device(DeviceService):
         *,
         memory_bytes: int,
         runtime: Runtime,
-        signer: Ed25519PublicKey | None = None,
+        signer: Ed25519PublicKey,
     ) -> None:
         installer = Installer(store, runtime, memory_bytes, signer)
         facts = Facts(device_id(number), f"device-{number}", runtime.name, memory_bytes)
@@ -86,20 +89,34 @@ def _empty(installer: Installer) -> Shelf:
     return asyncio.run(installer.restore())
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> FleetKeys:
+    return make_keys(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle: Bundle, keys: FleetKeys, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return signed(bundle, keys, tmp_path_factory.mktemp("signed"))
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[list[Device]]:
-    made = make(tmp_path)
+def newer(newer: Bundle, keys: FleetKeys, tmp_path: Path) -> Bundle:
+    (newer.path / SIGNATURE).unlink()
+    return signed(newer, keys, tmp_path / "signed")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, keys: FleetKeys) -> Iterator[list[Device]]:
+    made = make(tmp_path, keys)
     yield made
     for device in made:
         device.close()
 
 
 def make(
-    folder: Path,
-    memory_bytes: int = 10**9,
-    runtime: Runtime = RUNTIME,
-    signer: Ed25519PublicKey | None = None,
+    folder: Path, keys: FleetKeys, *, memory_bytes: int = 10**9, runtime: Runtime = RUNTIME
 ) -> list[Device]:
+    signer = keys.bundle_key.public_key()
     return [
         Device(number, Store(folder / str(number)), memory_bytes=memory_bytes, runtime=runtime, signer=signer)
         for number in range(2)
@@ -180,34 +197,29 @@ def test_an_answer_that_is_wrong_takes_everything_back(
 
 
 @pytest.mark.fault
-def test_a_fleet_with_keys_goes_back_by_itself_only_to_what_it_holds(
-    tmp_path: Path, bundle: Bundle, newer: Bundle
+def test_a_fleet_goes_back_by_itself_only_to_what_it_holds(
+    fleet: list[Device], keys: FleetKeys, bundle: Bundle, newer: Bundle, tmp_path: Path
 ) -> None:
-    keys = make_keys(tmp_path)
-    old, new = signed(bundle, keys, tmp_path), signed(newer, keys, tmp_path)
-    devices = make(tmp_path, signer=keys.bundle_key.public_key())
-    network = Network(devices)
+    network = Network(fleet)
 
     async def story() -> None:
         with pytest.raises(DeviceError, match="not signed"):
-            await deploy(bundle, network.announced, connect=network.connect)
-        await deploy(old, network.announced, connect=network.connect)
-        devices[1].garbage = True
+            await deploy(open_bundle(GOLDEN), network.announced, connect=network.connect)
+        await deploy(bundle, network.announced, connect=network.connect)
+        fleet[1].garbage = True
         with pytest.raises(DeviceError, match="wrongly"):
-            await deploy(new, network.announced, connect=network.connect)
+            await deploy(newer, network.announced, connect=network.connect)
         assert await versions(network) == [[(1, True)]] * 2, "the old bundle was held: nothing to decide"
-        devices[1].garbage = False
-        await deploy(new, network.announced, connect=network.connect)
+        fleet[1].garbage = False
+        await deploy(newer, network.announced, connect=network.connect)
         with pytest.raises(DeviceError, match="is older than version 2"):
-            await deploy(old, network.announced, connect=network.connect)
+            await deploy(bundle, network.announced, connect=network.connect)
         assert await versions(network) == [[(2, True)]] * 2
         decided = rolled_back(bundle, keys, tmp_path, newest=2)
         await deploy(decided, network.announced, connect=network.connect)
         assert await versions(network) == [[(1, True)]] * 2
 
     asyncio.run(story())
-    for device in devices:
-        device.close()
 
 
 def test_the_newest_version_is_what_any_device_holds_of_that_bundle(
@@ -259,7 +271,7 @@ def test_a_transfer_goes_on_where_it_broke(fleet: list[Device], bundle: Bundle) 
 
 
 def test_without_memory_for_both_it_is_refused_unless_an_outage_is_accepted(
-    tmp_path: Path, bundle: Bundle, newer: Bundle
+    tmp_path: Path, keys: FleetKeys, bundle: Bundle, newer: Bundle
 ) -> None:
     needed = max(variant.memory_bytes for s in bundle.manifest.submodels for variant in s.variants)
     # Twice the same bytes are held once, so the new version comes in another format.
@@ -277,7 +289,7 @@ def test_without_memory_for_both_it_is_refused_unless_an_outage_is_accepted(
             submodels=tuple(replace(s, variants=(s.variant("f32"),)) for s in bundle.manifest.submodels),
         ),
     )
-    devices = make(tmp_path, memory_bytes=needed)
+    devices = make(tmp_path, keys, memory_bytes=needed)
     network = Network(devices)
 
     async def story() -> None:
@@ -294,14 +306,16 @@ def test_without_memory_for_both_it_is_refused_unless_an_outage_is_accepted(
         device.close()
 
 
-def test_each_device_keeps_the_variant_that_it_runs_fastest(tmp_path: Path, bundle: Bundle) -> None:
+def test_each_device_keeps_the_variant_that_it_runs_fastest(
+    tmp_path: Path, keys: FleetKeys, bundle: Bundle
+) -> None:
     submodel = bundle.manifest.submodels[0]
     speeds = {submodel.variant("f32").sha256: 100, submodel.variant("int8").sha256: 900}
 
     def measured(flatbuffer: Path, _: Path) -> Verdict:
         return Verdict(ok=True, reason="", microseconds=speeds[flatbuffer.name])
 
-    (device, other) = make(tmp_path, runtime=replace(RUNTIME, verify=measured))
+    (device, other) = make(tmp_path, keys, runtime=replace(RUNTIME, verify=measured))
     parcels = [Parcel(bundle, submodel.id, variant) for variant in submodel.variants]
 
     async def story() -> HelloReply:
@@ -323,6 +337,71 @@ def test_health_is_asked_over_the_link(fleet: list[Device], bundle: Bundle) -> N
         assert caught.value.code == "device.holding"
 
     asyncio.run(story())
+
+
+BEFORE = b"the bundle before"
+
+
+@pytest.fixture
+def fakes(bundle: Bundle) -> list[FakeDevice]:
+    return [FakeDevice(number, bundle) for number in range(4)]
+
+
+def rolling(fakes: list[FakeDevice], bundle: Bundle, lost: int, seconds: float) -> list[tuple[str, float]]:
+    """Roll over devices, of which some are lost for a while after the first step; who was staged when."""
+    staged: list[tuple[str, float]] = []
+
+    async def stage(party: Party) -> None:
+        staged.append((party.name, now()))
+        if len(staged) == 1:
+            for fake in fakes[-lost:]:
+                fake.alive = False
+
+            def back() -> None:
+                for fake in fakes:
+                    fake.alive = True
+
+            asyncio.get_running_loop().call_later(seconds, back)
+
+    async def story() -> None:
+        parties = []
+        for fake in fakes:
+            link = InProcessLink(fake, fake.name)
+            parties.append(Party(link, await say_hello(link, fake.id), ("s",), BEFORE, tight=False))
+        await roll(parties, bundle, stage, most=1)
+
+    run(story())
+    return staged
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_deploy_waits_while_half_of_the_devices_are_lost(
+    fakes: list[FakeDevice], bundle: Bundle, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = rolling(fakes, bundle, lost, 30.0)
+    assert [name for name, _ in staged] == [f"fake-{number}" for number in range(4)]
+    first, *others = [seconds for _, seconds in staged]
+    assert all(30 <= seconds - first <= 33 for seconds in others)
+    assert f"waiting: {lost} of 4 devices cannot be reached" in caplog.text
+    assert all(fake.settled == [digest_of(bundle)] for fake in fakes)
+
+
+@pytest.mark.fault
+def test_a_deploy_does_not_wait_for_less_than_half(
+    fakes: list[FakeDevice], bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = rolling(fakes, bundle, 1, 30.0)
+    assert [seconds for _, seconds in staged] == [staged[0][1]] * 4
+    assert "waiting" not in caplog.text
+
+
+@pytest.mark.fault
+def test_a_deploy_that_waited_in_vain_is_taken_back(fakes: list[FakeDevice], bundle: Bundle) -> None:
+    with pytest.raises(LinkError, match="2 of 4 devices cannot be reached") as caught:
+        rolling(fakes, bundle, 2, 1000.0)
+    assert caught.value.code == "deploy.lost"
+    assert [fake.settled for fake in fakes] == [[BEFORE], [], [], []]
 
 
 @pytest.mark.parametrize(

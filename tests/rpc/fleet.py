@@ -28,7 +28,7 @@ class TestFleet:
         self.authority: Authority = new_authority(utc_now())
 
     def aggregator(self, *, now: datetime | None = None) -> Credentials:
-        return self._credentials(ec.generate_private_key(ec.SECP256R1()), [AGGREGATOR], now)
+        return self.credentials(ec.generate_private_key(ec.SECP256R1()), [AGGREGATOR], now)
 
     def device(
         self, *, now: datetime | None = None, life: timedelta = CERTIFICATE_LIFE
@@ -36,15 +36,16 @@ class TestFleet:
         """A device's id and credentials."""
         key = ec.generate_private_key(ec.SECP256R1())
         device_id = id_of(key.public_key())
-        return device_id, self._credentials(key, [device_name(device_id), ANY_DEVICE], now, life)
+        return device_id, self.credentials(key, [device_name(device_id), ANY_DEVICE], now, life)
 
-    def _credentials(
+    def credentials(
         self,
         key: ec.EllipticCurvePrivateKey,
         names: list[str],
-        now: datetime | None,
+        now: datetime | None = None,
         life: timedelta = CERTIFICATE_LIFE,
     ) -> Credentials:
+        """What a peer shows that the authority has certified these names."""
         certificate = issue(self.authority, key.public_key(), names, now or utc_now(), life)
         return Credentials(
             key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),

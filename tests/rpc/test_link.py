@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from edvit_tf.errors import DeadlineError, DeviceError, EdvitError, LinkError, ProtocolError
-from edvit_tf.rpc.channel import MESSAGE_BYTES, GrpcLink, serve_grpc
+from edvit_tf.rpc.channel import MESSAGE_BYTES, GrpcLink, check_free, serve_grpc
 from edvit_tf.rpc.edvit_pb2 import (
     HelloRequest,
     InferReply,
@@ -19,6 +19,7 @@ from edvit_tf.rpc.edvit_pb2 import (
     Picture,
 )
 from edvit_tf.rpc.link import PROTOCOL, Handler, InProcessLink, Link, check_protocol
+from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
 
 Opening = Callable[[Handler], AbstractAsyncContextManager[Link]]
@@ -31,8 +32,10 @@ async def in_process(handler: Handler) -> AsyncIterator[Link]:
 
 @asynccontextmanager
 async def over_grpc(handler: Handler) -> AsyncIterator[Link]:
-    server = await serve_grpc(handler, "127.0.0.1", 0)
-    link = GrpcLink(f"127.0.0.1:{server.port}")
+    fleet = TestFleet()
+    device_id, credentials = fleet.device()
+    server = await serve_grpc(handler, "127.0.0.1", 0, lambda: credentials)
+    link = GrpcLink(f"127.0.0.1:{server.port}", fleet.aggregator(), device_id)
     try:
         yield link
     finally:
@@ -112,7 +115,7 @@ async def test_an_installation_that_is_given_up_ends_on_the_device_too(opening: 
 async def test_nobody_there_is_a_link_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    link = GrpcLink(f"127.0.0.1:{port}")
+    link = GrpcLink(f"127.0.0.1:{port}", TestFleet().aggregator())
     with pytest.raises(LinkError, match="cannot be reached") as caught:
         await link.hello(HelloRequest(), timeout=5)
     assert not isinstance(caught.value, DeadlineError)
@@ -148,11 +151,15 @@ async def test_a_closed_link_ends_its_calls() -> None:
 
 
 async def test_two_servers_cannot_share_a_port() -> None:
-    first = await serve_grpc(Echo(), "127.0.0.1", 0)
+    _, credentials = TestFleet().device()
+    first = await serve_grpc(Echo(), "127.0.0.1", 0, lambda: credentials)
     with pytest.raises(LinkError, match="choose another --port") as caught:
-        await serve_grpc(Echo(), "127.0.0.1", first.port)
+        await serve_grpc(Echo(), "127.0.0.1", first.port, lambda: credentials)
     assert caught.value.code == "link.port"
+    with pytest.raises(LinkError, match="choose another --port"):
+        check_free("127.0.0.1", first.port)
     await first.stop(0)
+    check_free("127.0.0.1", first.port)
 
 
 def test_this_protocol_and_the_one_before_are_accepted() -> None:

@@ -21,6 +21,7 @@ from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest, InferRequest
 from edvit_tf.rpc.tls import Credentials
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
+from tests.rpc.silent import still_open
 
 HOST = "127.0.0.1"
 
@@ -77,14 +78,19 @@ async def test_a_device_that_is_reached_by_address_cannot_say_that_it_is_another
         assert (await refusal(address, fleet.aggregator())).code == "trust.impostor"
 
 
-async def test_our_own_peers_speak_tls_1_3(tmp_path: Path) -> None:
+def tls(context: ssl.SSLContext, mine: Credentials, folder: Path) -> ssl.SSLContext:
+    """OpenSSL with a member's certificate, for HTTP/2."""
+    (folder / "mine.pem").write_bytes(mine.key + mine.certificate)
+    context.load_verify_locations(cadata=mine.authority.decode())
+    context.load_cert_chain(folder / "mine.pem")
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def test_a_device_speaks_tls_1_3_and_no_other(tmp_path: Path) -> None:
     fleet = TestFleet()
     _, credentials = fleet.device()
-    mine = fleet.aggregator()
-    (tmp_path / "mine.pem").write_bytes(mine.key + mine.certificate)
-    context = ssl.create_default_context(cadata=mine.authority.decode())
-    context.load_cert_chain(tmp_path / "mine.pem")
-    context.set_alpn_protocols(["h2"])
+    context = tls(ssl.create_default_context(), fleet.aggregator(), tmp_path)
 
     def version(port: int) -> str | None:
         with (
@@ -94,7 +100,31 @@ async def test_our_own_peers_speak_tls_1_3(tmp_path: Path) -> None:
             return secured.version()
 
     async with serving(credentials) as address:
-        assert await asyncio.to_thread(version, int(address.rpartition(":")[2])) == "TLSv1.3"
+        port = int(address.rpartition(":")[2])
+        assert await asyncio.to_thread(version, port) == "TLSv1.3"
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(version, port)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2])
+async def test_an_aggregator_speaks_tls_1_3_and_no_other(tmp_path: Path, newest: ssl.TLSVersion) -> None:
+    fleet = TestFleet()
+    _, credentials = fleet.device()
+    context = tls(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), credentials, tmp_path)
+    context.maximum_version = newest
+    spoken: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        spoken.append(writer.get_extra_info("ssl_object").version())
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(listen, HOST, 0, ssl=context)
+    error = await refusal(f"{HOST}:{server.sockets[0].getsockname()[1]}", fleet.aggregator())
+    server.close()
+    assert isinstance(error, LinkError)
+    assert set(spoken) == ({"TLSv1.3"} if newest is ssl.TLSVersion.TLSv1_3 else set())
 
 
 @pytest.mark.fault
@@ -152,10 +182,11 @@ async def test_a_device_serves_aggregators_of_its_fleet_alone(who: str) -> None:
         elif who == "device":
             _, asking = fleet.device()
         else:
-            link = GrpcLink(address)
-            with pytest.raises(EdvitError):
-                await link.hello(HelloRequest(), timeout=3)
-            await link.close()
+            reader, writer = await asyncio.open_connection(HOST, int(address.rpartition(":")[2]))
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            heard = await asyncio.wait_for(reader.read(100), 5)
+            writer.close()
+            assert heard[:1] in (b"", b"\x15"), "nothing but an alert of TLS"
             assert handler.calls == 0
             return
         error = await refusal(address, asking)
@@ -192,44 +223,38 @@ async def test_a_renewed_certificate_is_used_without_a_dropped_call() -> None:
     await server.stop(0)
 
 
-def still_open(connections: list[socket.socket]) -> int:
-    number = 0
-    for connection in connections:
-        try:
-            number += connection.recv(100) != b""
-        except BlockingIOError:
-            number += 1
-        except OSError:
-            pass
-    return number
-
-
 @pytest.mark.fault
-async def test_a_flood_of_silent_connections_is_capped_and_then_closed() -> None:
+@pytest.mark.long
+async def test_a_flood_of_silent_connections_is_capped_closed_and_hardly_felt() -> None:
+    """Quiet and flooded times alternate, so that what else this machine does counts for both."""
     fleet = TestFleet()
     device_id, credentials = fleet.device()
-    async with serving(credentials) as address:
-        port = int(address.rpartition(":")[2])
+    quiet: list[float] = []
+    flooded: list[float] = []
+    async with serving(credentials, Echo(device_id=device_id)) as address:
         paired = GrpcLink(address, fleet.aggregator(), device_id)
-        await paired.hello(HelloRequest(), timeout=5)
-        quiet = [await timed(paired) for _ in range(200)]
-        connections = []
-        start = time.monotonic()
-        for _ in range(1000):
-            connection = socket.create_connection((HOST, port))
-            connection.setblocking(False)
-            connections.append(connection)
-        flooded = [await timed(paired) for _ in range(200)]
-        assert still_open(connections) <= MOST_CONNECTIONS
-        assert sorted(flooded)[197] <= max(2 * sorted(quiet)[197], 0.02)
-        while still_open(connections):
-            assert time.monotonic() - start < 15
-            await asyncio.sleep(0.2)
-        assert time.monotonic() - start < HANDSHAKE_SECONDS + 5
-        assert (await hello(address, fleet.aggregator(), device_id)).name == "1"
+        await timed(paired)
+        for _ in range(3):
+            quiet += [await timed(paired) for _ in range(300)]
+            command = [sys.executable, "-m", "tests.rpc.silent", address.rpartition(":")[2]]
+            flood = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            assert flood.stdout
+            open_count = asyncio.create_task(flood.stdout.readline())
+            while not open_count.done():
+                flooded.append(await timed(paired))
+            assert 0 < int(open_count.result()) <= MOST_CONNECTIONS
+            flooded += [await timed(paired) for _ in range(300)]
+            assert float(await flood.stdout.readline()) < HANDSHAKE_SECONDS + 5
+            assert (await hello(address, fleet.aggregator(), device_id)).name == "1", "others get in again"
+            quiet += [await timed(paired) for _ in range(300)]
+            await flood.wait()
         await paired.close()
-        for connection in connections:
-            connection.close()
+    # Where every core is busy the scheduler alone takes that long now and then.
+    assert p99(flooded) <= max(2 * p99(quiet), 0.01), (p99(flooded), p99(quiet))
+
+
+def p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(0.99 * len(seconds))]
 
 
 async def timed(link: GrpcLink) -> float:
