@@ -14,6 +14,7 @@ where they enter; nothing above that place catches them again.
     ├── PlanError           sub-models that fit on no device
     ├── DeviceError         a device that refuses or fails
     │   └── ProtocolError   a device that speaks another protocol
+    ├── BusyError           an aggregator that has too much to do
     └── LinkError           a device that cannot be reached
         └── DeadlineError   an answer that did not come in time
 """
@@ -94,6 +95,12 @@ class ProtocolError(DeviceError):
     """A device that speaks a protocol this version does not."""
 
     code = "protocol"
+
+
+class BusyError(EdvitError):
+    """An aggregator that has too much to do at the moment, or is about to stop."""
+
+    code = "busy"
 
 
 class LinkError(EdvitError):

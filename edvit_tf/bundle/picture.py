@@ -5,6 +5,7 @@ than those it learnt from.
 """
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -49,16 +50,29 @@ def open_picture(path: str | Path) -> Image.Image:
     source = Path(path)
     if not source.is_file():
         raise DataError(f"There is no picture at {source}: give the path of an image file.")
+    return _decoded(source, str(source))
+
+
+def read_picture(data: bytes) -> Image.Image:
+    """Decode a picture that is not in a file; what and why not as `open_picture`.
+
+    Raises:
+        DataError: as `open_picture`.
+    """
+    return _decoded(BytesIO(data), "what was sent")
+
+
+def _decoded(source: Path | BytesIO, what: str) -> Image.Image:
     try:
         with Image.open(source, formats=FORMATS) as image:
-            _check_size(image, source)
+            _check_size(image, what)
             image.load()
             return image
     except _BOMB:
-        raise _too_large(source) from None
+        raise _too_large(what) from None
     except (*_BROKEN, struct.error):
         raise DataError(
-            f"{source} is not a picture that can be read: give a whole file of {', '.join(FORMATS)}."
+            f"{what} is not a picture that can be read: give a whole file of {', '.join(FORMATS)}."
         ) from None
 
 
@@ -105,10 +119,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise DataError(f"The picture's colours ({image.mode}) cannot be read: save it as RGB.") from None
 
 
-def _check_size(image: Image.Image, source: Path) -> None:
+def _check_size(image: Image.Image, what: str) -> None:
     if image.width * image.height > LARGEST_PIXELS:
-        raise _too_large(source)
+        raise _too_large(what)
 
 
-def _too_large(source: Path) -> DataError:
-    return DataError(f"{source} has more than {LARGEST_PIXELS >> 20} megapixels: give a smaller picture.")
+def _too_large(what: str) -> DataError:
+    return DataError(f"{what} has more than {LARGEST_PIXELS >> 20} megapixels: give a smaller picture.")

@@ -23,6 +23,13 @@ def read_sample(path: Path, spec: InputSpec) -> NDArray[np.uint8]:
     return sound.prepare_sound(sound.read_sound(path, spec.sound.sample_rate), spec.sound, spec)
 
 
+def decode_sample(data: bytes, spec: InputSpec) -> NDArray[np.uint8]:
+    """Do what `read_sample` does with what a file would hold; raises the same."""
+    if spec.sound is None:
+        return picture.prepare(picture.read_picture(data), spec)
+    return sound.prepare_sound(sound.decode_sound(data, spec.sound.sample_rate), spec.sound, spec)
+
+
 def find_samples(places: Iterable[Path], spec: InputSpec) -> list[Path]:
     """Resolve files and folders (searched to the bottom, sorted) to files of the kind the bundle takes.
 

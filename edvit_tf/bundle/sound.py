@@ -5,6 +5,7 @@ Training computes the same pictures through `tf.signal`; both work in float64 an
 
 from collections.abc import Mapping
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,35 @@ def read_sound(path: str | Path, sample_rate: int) -> Samples:
         DataError: there is no such file, it is no sound that can be read, is empty, or is too long.
         MissingPackage: the extra `sound` is not installed.
     """
+    return _decoded(Path(path), str(path), sample_rate)
+
+
+def decode_sound(data: bytes, sample_rate: int) -> Samples:
+    """Decode a sound that is not in a file; what and why not as `read_sound`.
+
+    Raises:
+        DataError: as `read_sound`.
+        MissingPackage: likewise.
+    """
+    return _decoded(BytesIO(data), "what was sent", sample_rate)
+
+
+def _decoded(source: Path | BytesIO, what: str, sample_rate: int) -> Samples:
     soundfile = _soundfile()
-    source = Path(path)
-    if not source.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise DataError(f"There is no sound at {source}: give the path of a sound file.")
     try:
         with soundfile.SoundFile(source) as file:
             if file.frames * file.channels > LARGEST_SAMPLES:
-                raise DataError(f"{source} is longer than {LARGEST_SAMPLES} samples: give a shorter one.")
+                raise DataError(f"{what} is longer than {LARGEST_SAMPLES} samples: give a shorter one.")
             samples: Samples = file.read(dtype="float64", always_2d=True).mean(axis=1)
             rate = file.samplerate
     except soundfile.SoundFileError:
         raise DataError(
-            f"{source} is no sound that can be read: give a whole file of WAV, FLAC, AU or Ogg."
+            f"{what} is no sound that can be read: give a whole file of WAV, FLAC, AU or Ogg."
         ) from None
     if len(samples) == 0 or not np.isfinite(samples).all():
-        raise DataError(f"{source} holds no samples, or some that are no numbers: give another file.")
+        raise DataError(f"{what} holds no samples, or some that are no numbers: give another file.")
     return samples if rate == sample_rate else _resampled(samples, rate, sample_rate)
 
 

@@ -1,4 +1,4 @@
-"""`edvit-tf fleet discover | deploy | status`: the devices, and what they hold."""
+"""`edvit-tf fleet discover | deploy | rollback`: the devices, and what they hold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edvit_tf.cli.operate import drain, logs, placements, print_rows, remove, status
 from edvit_tf.cli.output import JsonOption, emit, say, screen, show
 from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
 
@@ -18,6 +19,11 @@ app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is
 app.command()(init)
 app.command()(token)
 app.command()(adopt)
+app.command()(status)
+app.command()(placements)
+app.command()(logs)
+app.command()(drain)
+app.command()(remove)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of the deployment (default: the user's data folder).")
@@ -59,7 +65,7 @@ def discover(
     if not rows and not json:
         show(f"{NO_DEVICE[0].upper()}{NO_DEVICE[1:]}.")
         return
-    _print(rows, json=json)
+    print_rows(rows, json=json)
 
 
 @app.command("deploy")
@@ -87,14 +93,18 @@ def deploy(
     from edvit_tf.fleet import Deployment, with_keys
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.keeper import changed_over
     from edvit_tf.fleet.signing import signed
-    from edvit_tf.fleet.state import default_folder, save
+    from edvit_tf.fleet.state import FleetState, default_folder, save
 
     opened = open_bundle(bundle)
     wanted = devices or (None if address else len(opened.manifest.submodels))
     folder = state or default_folder()
     keys = keys_in(folder)
     opened = signed(opened, keys, folder)
+
+    with FleetState(folder) as remembered:
+        excluded = {device.id for device in remembered.devices() if device.drained} | remembered.removed()
 
     async def work() -> Deployment:
         # Whoever was found first must not keep those out that wait to join.
@@ -111,11 +121,13 @@ def deploy(
                 on_progress=on_progress,
                 on_switch=remember,
                 outage=outage,
+                excluded=excluded,
             )
 
     async def remember(deployment: Deployment) -> None:
         # From here on the new version answers, also when this process is killed before the devices settle.
         await asyncio.to_thread(save, folder, opened, deployment)
+        await changed_over(folder)
 
     deployment = asyncio.run(work())
     rows = [
@@ -177,34 +189,6 @@ def rollback(
     deploy(decided.path, state=state, timeout=timeout, address=there, json=json)
 
 
-@app.command("status")
-def status(state: StateOption = None, json: JsonOption = False) -> None:
-    """Say hello to every device of the deployment."""
-    import asyncio
-
-    from edvit_tf.fleet import discover as browse
-    from edvit_tf.fleet import survey, with_keys
-    from edvit_tf.fleet.renew import renew
-    from edvit_tf.fleet.state import default_folder, load
-
-    folder = state or default_folder()
-    _, deployment = load(folder)
-    keys = keys_in(folder)
-    connect = with_keys(keys)
-
-    async def work() -> list["DeviceStatus"]:
-        rows = await survey(deployment.devices, connect=connect)
-        if all(row.state == "up" for row in rows):
-            return rows
-        # One that restarted may have another port now; zeroconf knows.
-        now = {device.id: device for device in await browse(1.0)}
-        return await survey([now.get(device.id, device) for device in deployment.devices], connect=connect)
-
-    _print(asyncio.run(work()), json=json)
-    for warning in asyncio.run(renew(deployment.devices, keys)):
-        say(warning)
-
-
 async def _find(
     timeout: float, expected: int | None, addresses: list[str] | None, *, settled: bool = False
 ) -> list["Announced"]:
@@ -223,27 +207,6 @@ async def _find(
         found = [device for device in found if not device.pair]
     known = {device.address for device in named}
     return named + [device for device in found if device.address not in known]
-
-
-def _print(rows: list["DeviceStatus"], *, json: bool) -> None:
-    if json:
-        emit([row.to_json() for row in rows])
-        return
-    from rich.table import Table
-
-    table = Table("name", "id", "address", "state", "runtime", "memory", "bundle", "sub-models")
-    for row in rows:
-        table.add_row(
-            row.name,
-            row.id[:12],
-            row.address,
-            f"{row.state}: {row.reason}" if row.reason else row.state,
-            row.runtime,
-            f"{row.memory_mb:.0f} MB",
-            f"version {row.bundle_version}" if row.bundle_version else "none",
-            ", ".join(row.submodels) or "none",
-        )
-    show(table)
 
 
 def _say_serving(progress: "Progress") -> None:

@@ -1,6 +1,7 @@
 """`edvit-tf infer`: classify pictures or sounds through the fleet, or through a bundle in this process."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,12 @@ from edvit_tf.cli.output import JsonOption, emit, show
 if TYPE_CHECKING:
     from edvit_tf.bundle.reader import Bundle
     from edvit_tf.fleet import Aggregator, Answer
+    from edvit_tf.rpc.tls import Credentials
+
+    Ask = Callable[[Path], Awaitable[Answer]]
+
+# An aggregator that runs has a deadline of its own, which is not longer than this.
+MOST_PATIENCE = 60.0
 
 
 def infer(
@@ -33,19 +40,18 @@ def infer(
     """Classify pictures or sounds: one line for each, as it comes."""
     import asyncio
 
-    from edvit_tf.bundle.sample import find_samples, read_sample
+    from edvit_tf.bundle.sample import find_samples
     from edvit_tf.errors import UsageError
 
     if state and local:
         raise UsageError("give either --state (the fleet) or --local (a bundle in this process), not both")
-    bundle, opening = _choose(state, local, deadline)
+    bundle, asking = _choose(state, local, deadline)
     paths = find_samples(images, bundle.manifest.input)
 
     async def work() -> None:
-        async with opening as aggregator:
+        async with asking as ask:
             for path in paths:
-                image = await asyncio.to_thread(read_sample, path, bundle.manifest.input)
-                answer = await aggregator.classify(image)
+                answer = await ask(path)
                 if json:
                     emit({"image": path, **answer.to_json()})
                 else:
@@ -56,21 +62,69 @@ def infer(
 
 def _choose(
     state: Path | None, local: Path | None, deadline: float | None
-) -> tuple["Bundle", AbstractAsyncContextManager["Aggregator"]]:
+) -> tuple["Bundle", AbstractAsyncContextManager["Ask"]]:
+    """The bundle, and who answers: this process, the aggregator that runs, or one for this one call."""
     from edvit_tf.bundle.reader import open_bundle
     from edvit_tf.cli import local as in_process
-    from edvit_tf.cli.trust import connect_in
+    from edvit_tf.cli.trust import connect_in, keys_in
     from edvit_tf.fleet import Aggregator
     from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE
+    from edvit_tf.fleet.hold import running
     from edvit_tf.fleet.state import default_folder, load
 
     if local is not None:
         bundle = open_bundle(local)
-        return bundle, in_process.local_aggregator(bundle, deadline=deadline or in_process.DEADLINE)
+        opening = in_process.local_aggregator(bundle, deadline=deadline or in_process.DEADLINE)
+        return bundle, _through(opening, bundle)
     folder = state or default_folder()
     bundle, deployment = load(folder)
-    connect = connect_in(folder)
-    return bundle, Aggregator(bundle, deployment, deadline=deadline or DEFAULT_DEADLINE, connect=connect)
+    served = running(folder)
+    if served is not None and served.grpc:
+        return bundle, _through_running(served.grpc, keys_in(folder).credentials, deadline)
+    seconds = deadline or DEFAULT_DEADLINE
+    return bundle, _through(
+        Aggregator(bundle, deployment, connect=connect_in(folder), deadline=seconds), bundle
+    )
+
+
+@asynccontextmanager
+async def _through(
+    opening: AbstractAsyncContextManager["Aggregator"], bundle: "Bundle"
+) -> AsyncIterator["Ask"]:
+    import asyncio
+
+    from edvit_tf.bundle.sample import read_sample
+
+    async with opening as aggregator:
+
+        async def ask(path: Path) -> "Answer":
+            return await aggregator.classify(
+                await asyncio.to_thread(read_sample, path, bundle.manifest.input)
+            )
+
+        yield ask
+
+
+@asynccontextmanager
+async def _through_running(
+    address: str, credentials: "Credentials", deadline: float | None
+) -> AsyncIterator["Ask"]:
+    import asyncio
+
+    from edvit_tf.fleet.messages import answer_of
+    from edvit_tf.rpc.aggregator_channel import AggregatorLink
+
+    link = AggregatorLink(address, credentials)
+
+    async def ask(path: Path) -> "Answer":
+        seconds = (deadline or MOST_PATIENCE) + 1.0
+        data = await asyncio.to_thread(path.read_bytes)
+        return answer_of(await link.classify(data, seconds=deadline, timeout=seconds))
+
+    try:
+        yield ask
+    finally:
+        await link.close()
 
 
 def sentence(path: Path, answer: "Answer") -> str:

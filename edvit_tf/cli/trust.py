@@ -111,15 +111,19 @@ def adopt(
     """Make a device that shows a pairing code a member of the fleet."""
     import asyncio
 
+    from edvit_tf.fleet import Announced
     from edvit_tf.fleet.enrol import enrol
-    from edvit_tf.fleet.state import default_folder
+    from edvit_tf.fleet.state import FleetState, default_folder
     from edvit_tf.rpc.pairing import read_code
     from edvit_tf.rpc.pairing_channel import PairingLink
 
-    keys = keys_in(state or default_folder())
+    folder = state or default_folder()
+    keys = keys_in(folder)
     place, device_id = (address, "") if address else asyncio.run(_waiting(device, timeout))
     secret = read_code(code if code is not None else typer.prompt("Code", err=True))
     member = asyncio.run(enrol(PairingLink(place).pair, keys, lambda _: secret, expected_id=device_id))
+    with FleetState(folder) as remembered:
+        remembered.enrol(Announced(place, member.id, member.name))
     if json:
         emit({"id": member.id, "name": member.name})
     else:
@@ -159,7 +163,9 @@ async def take_joining(found: list["Announced"], keys: "FleetKeys", folder: Path
     """Enrol the devices that wait with a join token of this fleet; how many there were."""
     from edvit_tf.cli.output import say
     from edvit_tf.errors import EdvitError
+    from edvit_tf.fleet import Announced
     from edvit_tf.fleet.enrol import enrol
+    from edvit_tf.fleet.state import FleetState
     from edvit_tf.fleet.tokens import Tokens
     from edvit_tf.rpc.pairing_channel import PairingLink
 
@@ -179,6 +185,8 @@ async def take_joining(found: list["Announced"], keys: "FleetKeys", folder: Path
         except EdvitError as error:
             say(f"{device.name} was not taken: {error.message}")
         else:
+            with FleetState(folder) as state:
+                state.enrol(Announced(device.address, member.id, member.name))
             say(f"{member.name} has joined the fleet (id {member.id[:12]})")
             taken += 1
     return taken

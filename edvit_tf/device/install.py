@@ -22,7 +22,7 @@ from edvit_tf.device.record import RECORD_FILE
 from edvit_tf.device.served import NOTHING, Held, Served, Shelf
 from edvit_tf.device.store import Store
 from edvit_tf.errors import BundleError, DeviceError, EdvitError, ModelError
-from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest
+from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest, Release
 from edvit_tf.rpc.runtimes import accepts
 
 # An aggregator that went away in the middle must not keep the next one out.
@@ -93,6 +93,9 @@ class Installer:
             async for reply in self._settle(first.settle.manifest.hex(), shelf, swap):
                 yield reply
             return
+        if first.WhichOneof("part") == "release":
+            yield await self._release(first.release, shelf, swap)
+            return
         offer = _offer(first)
         self._admit(first.header, offer, shelf.settled)
         base = self._room(offer, shelf, replaces=first.header.replaces)
@@ -138,6 +141,25 @@ class Installer:
             swap(after)
         log.info("settled for %s", kept.title)
         yield InstallReply(step=InstallReply.SERVING)
+
+    async def _release(self, release: Release, shelf: Shelf, swap: Swap) -> InstallReply:
+        """Let go of some sub-models of one bundle; the bundle itself stays, also without any."""
+        digest = release.manifest.hex()
+        if digest not in [served.manifest for served in shelf.generations]:
+            raise DeviceError("this device does not hold that bundle", code="device.version")
+
+        def rest(served: Served) -> Served:
+            if served.manifest != digest:
+                return served
+            held = {name: one for name, one in served.held.items() if name not in release.submodels}
+            return replace(served, held=held)
+
+        after = Shelf(rest(shelf.settled), rest(shelf.trial))
+        await asyncio.to_thread(self.store.write, RECORD_FILE, record.to_json(after))
+        swap(after)
+        self.store.keep_only(self._needed(after))
+        log.info("let go of %s", ", ".join(sorted(release.submodels)))
+        return InstallReply(step=InstallReply.SERVING)
 
     async def restore(self) -> Shelf:
         """Return what was installed before the device stopped, each sub-model proved again.

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -12,8 +13,8 @@ from typing import Self
 import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.errors import DeadlineError, EdvitError, LinkError
-from edvit_tf.fleet.answer import Answer, fused_answer
+from edvit_tf.errors import DeadlineError, LinkError
+from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
 from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
@@ -24,6 +25,8 @@ from edvit_tf.rpc.link import Link
 from edvit_tf.runtime.fusion import Fusion
 
 START_SECONDS = 2.0
+
+OnChange = Callable[[Member], None]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class Aggregator:
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
         trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
+        on_change: called when a device comes to another state.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Aggregator:
         browse: bool = True,
         timing: Timing | None = None,
         trial: bool = False,
+        on_change: OnChange = lambda _: None,
     ) -> None:
         self._bundle = bundle
         self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
@@ -65,17 +70,28 @@ class Aggregator:
         self._fusion = Fusion(bundle)
         self._browse = browse
         self._trial = trial
-        self._members = {
-            device.id: Member(
-                device, connect=connect, prepare=partial(self._prepare, device.id), timing=timing
-            )
-            for device in deployment.devices
-        }
+        self._connect = connect
+        self._timing = timing
+        self._on_change = on_change
+        self._members = {device.id: self._member(device) for device in deployment.devices}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._asking = 0
+        self._idle = asyncio.Event()
         self._exits = AsyncExitStack()
 
+    def _member(self, device: Announced) -> Member:
+        return Member(
+            device,
+            connect=self._connect,
+            prepare=partial(self._prepare, device.id),
+            timing=self._timing,
+            on_change=self._on_change,
+        )
+
     async def __aenter__(self) -> Self:
-        tasks = [asyncio.create_task(member.run()) for member in self._members.values()]
-        self._exits.push_async_callback(_cancel, tasks)
+        self._exits.push_async_callback(self._stop)
+        for device, member in self._members.items():
+            self._tasks[device] = asyncio.create_task(member.run())
         if self._browse:
             try:
                 await self._exits.enter_async_context(Browser(self._on_found))
@@ -94,19 +110,43 @@ class Aggregator:
         try:
             async with asyncio.timeout(timeout):
                 for member in self._members.values():
-                    while member.link is None:
-                        await member.changed()
+                    await member.ready()
         except TimeoutError:
             return False
-        return all(member.link is not None for member in self._members.values())
+        return all(member.asked is not None for member in self._members.values())
 
-    async def classify(self, image: np.ndarray) -> Answer:
+    @property
+    def bundle(self) -> Bundle:
+        """What it answers from."""
+        return self._bundle
+
+    @property
+    def deployment(self) -> Deployment:
+        """Who has what."""
+        return self._deployment
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """The devices by id, and where each stands."""
+        return self._members
+
+    async def classify(self, image: np.ndarray, *, deadline: float | None = None) -> Answer:
         """Answer one picture, uint8 [height, width, channels] as the manifest's input says.
+
+        `deadline` is in seconds; by default it is the aggregator's own.
 
         Raises:
             UsageError: the picture has another shape or type.
             DeadlineError: no sub-model answered in time; the sentence has the reason of each device.
         """
+        self._asking += 1
+        try:
+            return await self._classify(image, self._deadline if deadline is None else deadline)
+        finally:
+            self._asking -= 1
+            self._idle.set()
+
+    async def _classify(self, image: np.ndarray, deadline: float) -> Answer:
         start = time.monotonic()
         manifest = self._bundle.manifest
         picture = encode(image, manifest.input)
@@ -115,8 +155,8 @@ class Aggregator:
             self._routes(),
             picture,
             digest=self._digest,
-            deadline=self._deadline,
-            on_failure=self._on_failure,
+            deadline=deadline,
+            on_reply=self._on_reply,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:
@@ -130,25 +170,43 @@ class Aggregator:
         return tuple(sorted(rows, key=lambda row: (row.name, row.id)))
 
     def _routes(self) -> list[Route]:
+        parts: dict[str, list[str]] = {}
+        for submodel in self._deployment.assignment:
+            if device := self._answering(submodel):
+                parts.setdefault(device, []).append(submodel)
         return [
-            Route(device, member.name, link, self._deployment.submodels_of(device))
-            for device, member in self._members.items()
-            if (link := member.link) is not None
+            Route(device, self._members[device].name, link, tuple(sorted(submodels)))
+            for device, submodels in parts.items()
+            if (link := self._members[device].asked) is not None
         ]
 
+    def _answering(self, submodel: str) -> str | None:
+        """Whom to ask for a sub-model: its holder, or its home when only that can answer now."""
+        for device in (self._deployment.holder(submodel), self._deployment.assignment[submodel]):
+            member = self._members.get(device)
+            if member is not None and member.asked is not None:
+                return device
+        return None
+
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
-        submodels = self._deployment.submodels_of(device)
-        after = await ensure(link, hello, self._bundle, submodels, settles=not self._trial)
+        wanted = self._deployment.wanted(device)
+        after = await ensure(link, hello, self._bundle, wanted, settles=not self._trial)
         # It may hold the right bytes and answer for others: what it says of itself proves nothing.
-        await examine(link, after, self._bundle, submodels)
+        await examine(link, after, self._bundle, wanted)
         return after
 
     def _on_found(self, device: Announced) -> None:
         if device.id in self._members:
             self._members[device.id].seen(device)
 
-    def _on_failure(self, route: Route, error: EdvitError) -> None:
-        self._members[route.device].report(route.link, error)
+    def _on_reply(self, route: Route, reply: DeviceReply) -> None:
+        member = self._members.get(route.device)
+        if member is None:
+            return
+        if reply.error is not None:
+            member.report(route.link, reply.error)
+        else:
+            member.answered(route.link, route.submodels, reply.interpreter_milliseconds / 1000)
 
     def _nobody(self, start: float) -> DeadlineError:
         rows = self.status()
@@ -156,8 +214,15 @@ class Aggregator:
         waited = time.monotonic() - start
         return DeadlineError(f"no sub-model answered (waited {waited:.2f} s): {reasons}")
 
+    async def _stop(self) -> None:
+        while self._asking:  # every one of them ends by its deadline
+            self._idle.clear()
+            await self._idle.wait()
+        await cancel(list(self._tasks.values()))
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+
+async def cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

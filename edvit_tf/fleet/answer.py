@@ -30,6 +30,18 @@ class DeviceReply:
     received_bytes: int
     error: EdvitError | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """One device's part as the aggregator's interfaces give it."""
+        return {
+            "device": self.device,
+            "name": self.name,
+            "submodels": list(self.submodels),
+            "milliseconds": self.milliseconds,
+            "interpreter_milliseconds": self.interpreter_milliseconds,
+            "error": self.error.message if self.error else "",
+            "code": self.error.code if self.error else "",
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

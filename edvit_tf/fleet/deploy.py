@@ -5,9 +5,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
@@ -37,14 +37,29 @@ NO_DEVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Which device (by id) has which sub-model, and where the devices were last seen."""
+    """Which device (by id) is each sub-model's home, and where the devices of the fleet were last seen.
+
+    `moved` says for sub-models that are not at home who holds them; `drained` devices are to hold nothing.
+    """
 
     assignment: Mapping[str, str]
     devices: tuple[Announced, ...]
+    moved: Mapping[str, str] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
 
     def submodels_of(self, device: str) -> tuple[str, ...]:
-        """The sub-models of a device."""
-        return tuple(sorted(submodel for submodel, holder in self.assignment.items() if holder == device))
+        """The sub-models whose home a device is."""
+        return tuple(sorted(submodel for submodel, home in self.assignment.items() if home == device))
+
+    def holder(self, submodel: str) -> str:
+        """Who answers for a sub-model."""
+        return self.moved.get(submodel, self.assignment[submodel])
+
+    def wanted(self, device: str) -> tuple[str, ...]:
+        """What a device should have: what it holds, and what it takes back when it can."""
+        holding = {submodel for submodel in self.assignment if self.holder(submodel) == device}
+        own = () if device in self.drained else self.submodels_of(device)
+        return tuple(sorted({*own, *holding}))
 
 
 async def deploy(
@@ -55,14 +70,15 @@ async def deploy(
     on_progress: OnProgress | None = None,
     on_switch: Callable[[Deployment], Awaitable[None]] | None = None,
     outage: bool = False,
+    excluded: Collection[str] = (),
 ) -> Deployment:
     """Place the sub-models on the devices by the paper's greedy and bring them there.
 
     Where nothing is served yet, all devices at once. Where an older bundle answers, it answers until all hold
     the new one (`edvit_tf.fleet.rollout`); then `on_switch` is called, at which the aggregator changes over.
     A device that cannot be reached or is refused is left out, as long as the others suffice. `outage` allows
-    more sub-models to be out on the way than the fusion bears. What is there already is not sent again: after
-    an interruption the same call goes on.
+    more sub-models to be out on the way than the fusion bears. Devices whose ids are `excluded` get nothing.
+    What is there already is not sent again: after an interruption the same call goes on.
 
     Raises:
         LinkError: no device can be used; the sentence has the reason of each.
@@ -76,6 +92,8 @@ async def deploy(
         for device, link, answer in await _greet(devices, connect, stack):
             if isinstance(answer, EdvitError):
                 reasons.append(f"{device.name or device.address}: {answer.message}")
+            elif answer.id in excluded:
+                reasons.append(f"{device.name or device.address}: it is drained or was removed")
             elif missing := unsuited(bundle, answer):
                 reasons.append(
                     f"{device.name or device.address}: it runs {answer.runtime}, and {missing} cannot"
@@ -88,7 +106,11 @@ async def deploy(
         used = sorted(set(assignment.values()))
         deployment = Deployment(
             assignment,
-            tuple(Announced(links[key].address, key, clean_text(hellos[key].name)) for key in used),
+            # Those that got nothing are of the fleet too: they are where a sub-model moves to.
+            tuple(
+                Announced(links[key].address, key, clean_text(hello.name))
+                for key, hello in sorted(hellos.items())
+            ),
         )
         parties = [_party(bundle, links[key], hellos[key], deployment.submodels_of(key)) for key in used]
         answering = any(party.before not in (b"", digest_of(bundle)) for party in parties)

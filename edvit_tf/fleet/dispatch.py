@@ -27,7 +27,7 @@ class Route:
     submodels: tuple[str, ...]
 
 
-OnFailure = Callable[[Route, EdvitError], None]
+OnReply = Callable[[Route, DeviceReply], None]
 
 
 def encode(image: np.ndarray, spec: InputSpec) -> Picture:
@@ -54,14 +54,14 @@ async def dispatch(
     *,
     digest: bytes = b"",
     deadline: float = DEFAULT_DEADLINE,
-    on_failure: OnFailure | None = None,
+    on_reply: OnReply | None = None,
 ) -> list[DeviceReply]:
     """Ask every route and return one reply for each, within `deadline` seconds.
 
     With `digest`, the SHA-256 of the manifest file, a bundle that only shares its version with it is refused.
 
-    A device that fails, is late or answers garbage has a reply with an error and no features, and
-    `on_failure` is told. Late answers are dropped.
+    A device that fails, is late or answers garbage has a reply with an error and no features. Late answers
+    are dropped. `on_reply` is told of every reply.
     """
     question = secrets.token_hex(8)
     end = time.monotonic() + deadline
@@ -80,8 +80,8 @@ async def dispatch(
             if task.done() and not task.cancelled()
             else _failed(route, late(route.link.address, deadline))
         )
-        if reply.error is not None and on_failure:
-            on_failure(route, reply.error)
+        if on_reply:
+            on_reply(route, reply)
         replies.append(reply)
     return replies
 

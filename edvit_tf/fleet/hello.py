@@ -3,10 +3,11 @@
 import math
 import re
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from edvit_tf import __version__
-from edvit_tf.errors import DeviceError, EdvitError
+from edvit_tf.errors import DeviceError
 from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest
 from edvit_tf.rpc.link import PROTOCOL, Link, check_protocol
@@ -23,18 +24,18 @@ class State(Enum):
     WAITING = "waiting"  # of no fleet yet, to be adopted
     ANNOUNCED = "announced"  # nobody has asked it: without keys one cannot
     UP = "up"
-    DOWN = "down"  # cannot be reached, or answers too late
+    SLOW = "slow"  # answers, but late
+    SUSPECT = "suspect"  # has just not answered
+    DOWN = "down"  # cannot be reached
     REFUSED = "refused"  # answers, and refuses or is refused
-
-
-def state_after(error: EdvitError) -> State:
-    """Which state a failure leads to."""
-    return State.REFUSED if isinstance(error, DeviceError) else State.DOWN
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """One row of `fleet discover` and `fleet status`; 0 and empty where nothing is known."""
+    """One row of `fleet discover` and `fleet status`; 0 and empty where nothing is known.
+
+    `since` is when the device came to its state, in UTC as ISO 8601.
+    """
 
     id: str
     name: str
@@ -49,14 +50,20 @@ class DeviceStatus:
     bundle_version: int
     memory_mb: float
     submodels: tuple[str, ...]
+    since: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The row as JSON."""
         return {**asdict(self), "submodels": list(self.submodels)}
 
 
-def status_of(device: Announced, state: State, reason: str, hello: HelloReply | None) -> DeviceStatus:
-    """Put together what was announced and what the device said itself (`hello`)."""
+def status_of(
+    device: Announced, state: State, reason: str, hello: HelloReply | None, since: float = 0.0
+) -> DeviceStatus:
+    """Put together what was announced and what the device said itself (`hello`).
+
+    `since` is in seconds of the wall clock, 0 when unknown.
+    """
     said = hello or HelloReply(
         id=device.id, protocol=device.protocol, software=device.software, runtime=device.runtime
     )
@@ -74,6 +81,7 @@ def status_of(device: Announced, state: State, reason: str, hello: HelloReply | 
         bundle_version=said.bundle_version,
         memory_mb=said.memory_bytes / MEGABYTE,
         submodels=tuple(holding.submodel for holding in said.holdings if holding.serving),
+        since=datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds") if since else "",
     )
 
 

@@ -1,20 +1,22 @@
 """One device of the fleet: connect, keep watch, and come back after a failure.
 
-Connect → hello → prepare → up → heartbeat; every failure, whoever notices it, goes through `_fail`, and then
-the circle begins again after a growing, jittered wait. zeroconf shortens the wait and knows new addresses.
+Connect → hello → prepare → up → heartbeat; a connection that broke, whoever notices it, ends the circle, and
+it begins again after a growing, jittered wait. zeroconf shortens the wait and knows new addresses. What the
+link shows decides where the device stands (`edvit_tf.fleet.liveness`).
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
 from edvit_tf.fleet.clones import cloned, is_another
 from edvit_tf.fleet.discover import Announced
-from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, state_after, status_of
+from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
+from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 
@@ -23,6 +25,7 @@ Connect = Callable[[str, str], Link]
 Prepare = Callable[[Link, HelloReply], Awaitable[HelloReply]]
 
 MOST_ADDRESSES = 4
+BUSY = "device.busy"
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,12 @@ log = logging.getLogger(__name__)
 class Timing:
     """Seconds, unless the name says otherwise.
 
-    A device that stops answering is down after at most (heartbeat + hello) · misses.
+    A device that stops answering is down after at most (heartbeat + hello) · `limits.misses`.
     """
 
     hello: float = 1.0
     heartbeat: float = 1.0
-    misses: int = 2  # heartbeats in a row that may not be answered
+    limits: Limits = DEFAULT_LIMITS
     first_delay: float = 0.1
     longest_delay: float = 3.0
     longest_refused: float = 30.0  # a device that refuses is not sent the same megabytes every few seconds
@@ -55,8 +58,7 @@ class Member:
     """A device and where it stands; `run` does not end until it is cancelled.
 
     `prepare` is called with the link after each hello: it sees to it that the device holds what it should,
-    and returns the hello that says so. `state`, `reason` and `since` (seconds on the monotonic clock) belong
-    together.
+    and returns the hello that says so. `on_change` is called whenever the state is another one.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Member:
         timing: Timing | None = None,
         random: Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[["Member"], None] = lambda _: None,
     ) -> None:
         self._device = device
         self._connect = connect
@@ -82,9 +85,8 @@ class Member:
         self._trouble = asyncio.Event()
         self._hint = asyncio.Event()
         self._changed = asyncio.Event()
-        self.state = State.CONNECTING
-        self.reason = ""
-        self.since = clock()
+        self._on_change = on_change
+        self.standing = Standing(State.CONNECTING, "", clock(), limits=self._timing.limits)
 
     @property
     def id(self) -> str:
@@ -97,13 +99,40 @@ class Member:
         return self.status().name
 
     @property
+    def state(self) -> State:
+        """Where the device stands."""
+        return self.standing.state
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self.standing.reason
+
+    @property
+    def hello(self) -> HelloReply | None:
+        """What the device last said of itself."""
+        return self._hello
+
+    @property
     def link(self) -> Link | None:
-        """The link while the device is up."""
-        return self._link if self.state is State.UP else None
+        """The link while there is one."""
+        return self._link if self.standing.connected else None
+
+    @property
+    def asked(self) -> Link | None:
+        """The link while the device should be sent pictures."""
+        return self._link if self.standing.asks(self._clock()) else None
 
     def status(self) -> DeviceStatus:
         """Where the device stands, with what it last said of itself."""
-        return status_of(self._device, self.state, self.reason, self._hello)
+        since = time.time() - (self._clock() - self.standing.since)
+        return status_of(self._device, self.state, self.reason, self._hello, since)
+
+    async def ready(self) -> None:
+        """Wait until the device should be sent pictures."""
+        while self.asked is None:
+            rest = self.standing.rests_until - self._clock()
+            await _happens(self._changed, rest if rest > 0 else None)
 
     async def changed(self) -> None:
         """Wait for the next change of state."""
@@ -114,15 +143,36 @@ class Member:
         if device.address != self._addresses[0]:
             others = [address for address in self._addresses if address != device.address]
             self._addresses = [device.address, *others][:MOST_ADDRESSES]
-        if self.state is not State.UP:
+        if not self.standing.connected:
             self._attempt = 0
             self._hint.set()
 
     def report(self, link: Link, error: EdvitError) -> None:
-        """Take word of a failed call over `link`: the device is down at once, not at the next heartbeat."""
-        if link is self._link:
+        """Take word of a picture that `link` did not answer: the device is not asked again at once."""
+        if link is not self._link:
+            return
+        if isinstance(error, DeadlineError) or error.code == BUSY:
+            self._stand(self.standing.late(error, self._clock()))
+        else:
             self._fail(error)
-            self._trouble.set()
+        self._trouble.set()
+
+    def answered(self, link: Link, submodels: Sequence[str], seconds: float) -> None:
+        """Take word of a picture that was answered; `seconds` is what the interpreter took at most."""
+        if link is self._link:
+            measured = self._measured(submodels)
+            self._stand(self.standing.answered(seconds, measured, self._clock()))
+
+    def refresh(self, hello: HelloReply) -> None:
+        """Take what the device says of itself now."""
+        self._hello = hello
+
+    def _measured(self, submodels: Sequence[str]) -> float:
+        """Seconds that the slowest of these took where it proved itself, 0 when one is not known."""
+        holdings = self._hello.holdings if self._hello else ()
+        took = {each.submodel: each.microseconds for each in holdings}
+        known = [took.get(submodel, 0) for submodel in submodels]
+        return max(known) / 1e6 if known and 0 not in known else 0.0
 
     async def run(self) -> None:
         """Keep the device connected for ever."""
@@ -149,7 +199,7 @@ class Member:
             self._addresses = [address]
             self._trouble.clear()
             self._link = link
-            self._to(State.UP, "")
+            self._stand(self.standing.reached(self._clock()))
             await self._watch(link)
         except EdvitError as error:
             self._fail(error)
@@ -160,20 +210,22 @@ class Member:
             await link.close()
 
     async def _watch(self, link: Link) -> None:
-        """Say hello again and again; return when someone reports trouble, raise when the device is gone."""
-        misses = 0
+        """Say hello again and again; return when the connection broke or the device is down."""
         while True:
-            if await _happens(self._trouble, self._timing.heartbeat):
+            await _happens(self._trouble, self._timing.heartbeat)
+            self._trouble.clear()
+            if self._link is not link:
                 return
+            start = self._clock()
             try:
                 self._hello = await say_hello(link, self._device.id, timeout=self._timing.hello)
-            except DeadlineError:
-                misses += 1
-                if misses >= self._timing.misses:
-                    raise
+            except DeadlineError as error:
+                self._stand(self.standing.missed(error, self._clock()))
             else:
-                misses = 0
+                self._stand(self.standing.beat(self._clock() - start, self._clock()))
                 await self._check_alone(link, self._hello)
+            if not self.standing.connected:
+                return
 
     async def _check_alone(self, link: Link, hello: HelloReply) -> None:
         """Hold the other addresses at which this device was announced against the one that answered.
@@ -196,19 +248,21 @@ class Member:
 
     def _fail(self, error: EdvitError) -> None:
         self._link = None
-        self._to(state_after(error), error.message)
+        self._stand(self.standing.failed(error, self._clock()))
 
-    def _to(self, state: State, reason: str) -> None:
-        if state is not self.state:
-            self.since = self._clock()
-            log.info("%s is %s%s", self.name or self._addresses[0], state.value, reason and f": {reason}")
-        self.state, self.reason = state, reason
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _stand(self, standing: Standing) -> None:
+        before, self.standing = self.standing, standing
+        if standing.state is not before.state:
+            reason = standing.reason and f": {standing.reason}"
+            log.info("%s is %s%s", self.name or self._addresses[0], standing.state.value, reason)
+            self._on_change(self)
+        if standing != before:
+            self._changed.set()
+            self._changed = asyncio.Event()
 
 
-async def _happens(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for so long; tell whether it came."""
+async def _happens(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event for so long (None: for ever); tell whether it came."""
     # Not asyncio.wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
     try:
         async with asyncio.timeout(seconds):

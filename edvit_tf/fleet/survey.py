@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet.clones import refuse_clones
 from edvit_tf.fleet.discover import Announced
-from edvit_tf.fleet.hello import HELLO_SECONDS, DeviceStatus, State, say_hello, state_after, status_of
+from edvit_tf.fleet.hello import HELLO_SECONDS, DeviceStatus, State, say_hello, status_of
+from edvit_tf.fleet.liveness import state_after
 from edvit_tf.fleet.member import Connect
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 

@@ -76,9 +76,9 @@ class Aggregator:
         finally:
             self._stop()
 
-    def classify(self, image: np.ndarray) -> Answer:
+    def classify(self, image: np.ndarray, *, deadline: float | None = None) -> Answer:
         """Answer one picture, uint8 [height, width, channels]."""
-        return self._run(self._inner.classify(image))
+        return self._run(self._inner.classify(image, deadline=deadline))
 
     def complete(self, timeout: float) -> bool:
         """Wait until every device is up, at most `timeout` seconds; tell whether they are."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from edvit_tf.bundle.manifest import Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, DeviceError, LinkError
 from edvit_tf.fleet.discover import clean_text
-from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest, Settle
+from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest, Release, Settle
 from edvit_tf.rpc.link import CHUNK_BYTES, Link
 
 # The test vector of a large model takes its time on a slow board, and so do its bytes on a slow network.
@@ -158,13 +158,28 @@ async def settle(link: Link, bundle: Bundle, *, device: str = "") -> None:
 
 async def settle_for(link: Link, manifest: bytes, *, device: str = "") -> None:
     """Do what `settle` does, for the SHA-256 of a manifest."""
+    await _tell(
+        link, InstallRequest(settle=Settle(manifest=manifest)), f"{device or link.address} does not settle"
+    )
 
+
+async def release(link: Link, bundle: Bundle, submodels: Sequence[str], *, device: str = "") -> None:
+    """Tell a device to let go of some sub-models of this bundle; raises what `settle` does."""
+    manifest = hashlib.sha256(bundle.manifest_bytes).digest()
+    await _tell(
+        link,
+        InstallRequest(release=Release(manifest=manifest, submodels=submodels)),
+        f"{device or link.address} does not let go",
+    )
+
+
+async def _tell(link: Link, request: InstallRequest, failure: str) -> None:
     async def requests() -> AsyncIterator[InstallRequest]:
-        yield InstallRequest(settle=Settle(manifest=manifest))
+        yield request
 
     async with aclosing(link.install(requests(), timeout=VERIFY_SECONDS)) as replies:
         said = [reply async for reply in _not_silent(replies, link)]
-    _check(said[-1] if said else InstallReply(), f"{device or link.address} does not settle")
+    _check(said[-1] if said else InstallReply(), failure)
 
 
 def _check(last: InstallReply, what: str) -> None:

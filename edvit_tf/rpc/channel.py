@@ -39,19 +39,33 @@ HANDSHAKE_SECONDS = 5
 # A picture waits its turn in memory: beyond this a device says that it is busy.
 MOST_CALLS = 64
 
+# A connection whose other end has vanished without a word is given up after these. Heartbeats find that
+# sooner; this is for what runs beside them, and for a device whose aggregator is gone.
+KEEPALIVE_SECONDS = 10
+KEEPALIVE_ANSWER_SECONDS = 10
+
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 1000 * KEEPALIVE_SECONDS),
+    ("grpc.keepalive_timeout_ms", 1000 * KEEPALIVE_ANSWER_SECONDS),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
 _LIMITS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
 ]
-_CLIENT_OPTIONS = [
+CLIENT_OPTIONS = [
     *_LIMITS,
+    *_KEEPALIVE,
     # A device is reached directly, whatever proxy the environment names.
     ("grpc.enable_http_proxy", 0),
     # Otherwise a new channel to the same address inherits the old one's waiting time after a failure.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_SERVER_OPTIONS = [
+SERVER_OPTIONS = [
     *_LIMITS,
+    *_KEEPALIVE,
+    # Pings of a client that keeps to the interval above are never too many.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500 * KEEPALIVE_SECONDS),
     # Without this two devices could share a port, and each would get every other call.
     ("grpc.so_reuseport", 0),
     ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
@@ -136,7 +150,7 @@ class GrpcLink:
 
 def _channel(address: str, credentials: Credentials, device_id: str) -> Any:
     name = device_name(device_id) if device_id else ANY_DEVICE
-    options = [*_CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
+    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)]
     return grpc.aio.secure_channel(address, channel_credentials(credentials), options=options)
 
 
@@ -265,10 +279,11 @@ class Server:
         await self._server.stop(grace)
 
 
-class _OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Every device of the fleet has a certificate, and none of them may tell another what to do."""
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Check who asks before the method is called."""
         handler = await continuation(details)
         if handler is None:
             return None
@@ -322,7 +337,7 @@ async def serve_grpc(
         LinkError: when the port is taken or the address is not this machine's.
     """
     server = grpc.aio.server(
-        interceptors=[_OnlyAggregators()], options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        interceptors=[OnlyAggregators()], options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
     if renew is not None:

@@ -84,14 +84,16 @@ class Holding(_message.Message):
     def __init__(self, submodel: _Optional[str] = ..., sha256: _Optional[str] = ..., format: _Optional[str] = ..., serving: _Optional[bool] = ..., reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
 class InstallRequest(_message.Message):
-    __slots__ = ("header", "chunk", "settle")
+    __slots__ = ("header", "chunk", "settle", "release")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
     header: InstallHeader
     chunk: bytes
     settle: Settle
-    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ...) -> None: ...
+    release: Release
+    def __init__(self, header: _Optional[_Union[InstallHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
 
 class InstallHeader(_message.Message):
     __slots__ = ("manifest", "submodel", "variant", "resumes", "replaces", "signature", "rollback")
@@ -116,6 +118,14 @@ class Settle(_message.Message):
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     def __init__(self, manifest: _Optional[bytes] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("manifest", "submodels")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SUBMODELS_FIELD_NUMBER: _ClassVar[int]
+    manifest: bytes
+    submodels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, manifest: _Optional[bytes] = ..., submodels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InstallReply(_message.Message):
     __slots__ = ("step", "received_bytes", "reason", "code", "microseconds")
@@ -208,6 +218,60 @@ class CertificateReply(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("picture", "milliseconds")
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    picture: bytes
+    milliseconds: int
+    def __init__(self, picture: _Optional[bytes] = ..., milliseconds: _Optional[int] = ...) -> None: ...
+
+class ClassifyReply(_message.Message):
+    __slots__ = ("request_id", "bundle", "bundle_version", "label", "probabilities", "complete", "answered", "expected", "missing", "weak_classes", "milliseconds", "devices")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    WEAK_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    bundle: str
+    bundle_version: int
+    label: str
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    complete: bool
+    answered: int
+    expected: int
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    weak_classes: _containers.RepeatedScalarFieldContainer[str]
+    milliseconds: float
+    devices: _containers.RepeatedCompositeFieldContainer[DevicePart]
+    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., label: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., complete: _Optional[bool] = ..., answered: _Optional[int] = ..., expected: _Optional[int] = ..., missing: _Optional[_Iterable[str]] = ..., weak_classes: _Optional[_Iterable[str]] = ..., milliseconds: _Optional[float] = ..., devices: _Optional[_Iterable[_Union[DevicePart, _Mapping]]] = ...) -> None: ...
+
+class DevicePart(_message.Message):
+    __slots__ = ("device", "name", "submodels", "milliseconds", "interpreter_milliseconds", "error", "code")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBMODELS_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    INTERPRETER_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    name: str
+    submodels: _containers.RepeatedScalarFieldContainer[str]
+    milliseconds: float
+    interpreter_milliseconds: float
+    error: str
+    code: str
+    def __init__(self, device: _Optional[str] = ..., name: _Optional[str] = ..., submodels: _Optional[_Iterable[str]] = ..., milliseconds: _Optional[float] = ..., interpreter_milliseconds: _Optional[float] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class PairRequest(_message.Message):
     __slots__ = ("offer", "proof", "certificate")

@@ -64,7 +64,8 @@ class DeviceServicer:
     def Install(self, request_iterator, context):
         """Sends one sub-model: a header first, then the bytes of its flatbuffer and test vector in order. The device's first
         answer says how many of these bytes it has already; a sender that resumes leaves them out.
-        A stream of one `settle` sends nothing: it ends the time in which the device holds two bundles.
+        A stream of one `settle` sends nothing: it ends the time in which the device holds two bundles. So does one of
+        one `release`: it makes room.
         The device answers with its progress and ends with `serving` or `refused`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -253,6 +254,81 @@ class Membership:
             '/edvit.v1.Membership/Certificate',
             edvit__tf_dot_rpc_dot_edvit__pb2.CertificateRequest.SerializeToString,
             edvit__tf_dot_rpc_dot_edvit__pb2.CertificateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AggregatorStub:
+    """What an aggregator that runs answers to the owner's programs: the same as HTTP's /v1/classify.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Classify = channel.unary_unary(
+                '/edvit.v1.Aggregator/Classify',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyReply.FromString,
+                _registered_method=True)
+
+
+class AggregatorServicer:
+    """What an aggregator that runs answers to the owner's programs: the same as HTTP's /v1/classify.
+    """
+
+    def Classify(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AggregatorServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyRequest.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Aggregator', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Aggregator', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Aggregator:
+    """What an aggregator that runs answers to the owner's programs: the same as HTTP's /v1/classify.
+    """
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edvit.v1.Aggregator/Classify',
+            edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyRequest.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.ClassifyReply.FromString,
             options,
             channel_credentials,
             insecure,

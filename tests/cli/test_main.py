@@ -123,9 +123,10 @@ def test_every_verb_takes_json() -> None:
 
     found = dict(verbs(typer.main.get_command(cli.app), ""))
     assert set(found) == {
-        *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo"),
+        *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo", "serve"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
+        *("fleet placements", "fleet logs", "fleet drain", "fleet remove"),
     }
     assert all("--json" in options for options in found.values())
 

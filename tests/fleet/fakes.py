@@ -96,6 +96,11 @@ class FakeDevice:
         await self._reachable()
         parts = aiter(requests)
         first = await anext(parts)
+        if first.WhichOneof("part") == "release":
+            for released in first.release.submodels:
+                self.served.pop(released, None)
+            yield InstallReply(step=InstallReply.SERVING)
+            return
         if first.WhichOneof("part") == "settle":
             self.settled.append(first.settle.manifest)
             yield InstallReply(step=InstallReply.SERVING)

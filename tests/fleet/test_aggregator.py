@@ -51,6 +51,9 @@ def test_a_device_that_dies_costs_one_deadline_at_most_and_is_flagged(bundle: Bu
             again = await fleet.classify(picture(bundle))
             assert now() - start < 0.1, "a device that is down is not waited for"
             assert again.probabilities == first.probabilities
+            (row,) = [row for row in fleet.status() if row.state == "suspect"]
+            assert "did not answer" in row.reason
+            await asyncio.sleep(4.0)
             (row,) = [row for row in fleet.status() if row.state == "down"]
             assert "did not answer" in row.reason
             dead.delay = 0.0

@@ -35,7 +35,9 @@ def ask(
             encode(picture(bundle), bundle.manifest.input),
             digest=hashlib.sha256(bundle.manifest_bytes).digest(),
             deadline=deadline,
-            on_failure=lambda route, error: failures.append((route.device, error)),
+            on_reply=lambda route, reply: (
+                failures.append((route.device, reply.error)) if reply.error else None
+            ),
         )
 
     async def timed() -> tuple[list[DeviceReply], Failures, float]:

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.errors import DeviceError, LinkError
+from edvit_tf.errors import DeadlineError, DeviceError, LinkError
 from edvit_tf.fleet import Announced, State, Timing
 from edvit_tf.fleet.member import Member
 from edvit_tf.rpc.edvit_pb2 import HelloReply
@@ -69,10 +69,43 @@ def test_a_silent_device_is_down_within_six_seconds_without_any_request(bundle: 
             took = await until(member, State.DOWN)
             assert 2.0 < took <= 6.0
             assert "did not answer" in member.reason
-            assert member.since == now()
+            assert member.standing.since == now()
             device.delay = 0.0
             assert await until(member, State.UP) <= 5.0
             assert member.reason == ""
+
+    run(story())
+
+
+def test_a_picture_that_came_too_late_makes_it_suspect_and_a_heartbeat_clears_it(bundle: Bundle) -> None:
+    async def story() -> None:
+        async with watched(Network(FakeDevice(0, bundle))) as member:
+            await until(member, State.UP)
+            await asyncio.sleep(10.0)
+            link = member.link
+            assert link is not None
+            member.report(link, DeadlineError("it did not answer"))
+            assert (member.state, member.asked, member.link) == (State.SUSPECT, None, link)
+            await until(member, State.SLOW, 0.1)
+            assert member.asked is None, "it rests"
+            await member.ready()
+            assert member.asked is link
+            member.answered(link, [], 0.001)
+            assert member.state is State.UP
+
+    run(story())
+
+
+def test_a_busy_device_rests_and_keeps_its_link(bundle: Bundle) -> None:
+    async def story() -> None:
+        async with watched(Network(FakeDevice(0, bundle))) as member:
+            await until(member, State.UP)
+            link = member.link
+            assert link is not None
+            member.report(link, DeviceError("it is busy", code="device.busy"))
+            await asyncio.sleep(0.1)
+            assert member.link is link
+            assert member.asked is None
 
     run(story())
 
@@ -82,12 +115,14 @@ def test_one_lost_heartbeat_is_forgiven(bundle: Bundle) -> None:
         device = FakeDevice(0, bundle)
         async with watched(Network(device)) as member:
             await until(member, State.UP)
+            link = member.link
             device.delay = 1000.0
-            await asyncio.sleep(1.5)
+            await until(member, State.SUSPECT, 2.1)
             device.delay = 0.0
+            await until(member, State.UP, 1.5)
             await asyncio.sleep(30.0)
             assert member.state is State.UP
-            assert member.since < 1.0
+            assert member.link is link, "the same connection"
 
     run(story())
 
@@ -100,7 +135,11 @@ def test_a_failed_request_takes_it_down_at_once_and_it_comes_back(bundle: Bundle
             link = member.link
             assert link is not None
             member.report(link, LinkError("the wire is cut"))
-            assert (member.state, member.reason, member.link) == (State.DOWN, "the wire is cut", None)
+            assert (member.state, member.reason, member.link) == (
+                State.DOWN,
+                "the wire is cut",
+                None,
+            )
             assert await until(member, State.UP) < 0.2
             member.report(link, LinkError("word of the old link, late"))
             assert member.state is State.UP

@@ -82,7 +82,7 @@ def test_strangers_are_turned_away(members: list[DeviceProcess], bundle: Bundle,
     where = at_address(members[0].address)
     stranger = with_keys(make_keys(tmp_path))
     (row,) = asyncio.run(survey([where], connect=stranger))
-    assert row.state == "down"
+    assert row.state == "refused"
     assert row.submodels == ()
     with pytest.raises(EdvitError):
         asyncio.run(deploy(bundle, [where], connect=stranger))
@@ -115,7 +115,7 @@ def test_an_impostor_that_announces_a_members_id_gets_nothing(
 ) -> None:
     posing = Announced(members[1].address, members[0].id, members[0].name)
     (row,) = asyncio.run(survey([posing], connect=with_keys(load_keys(fleet))))
-    assert row.state == "down"
+    assert row.state == "refused"
     assert "not that device" in row.reason
 
 

@@ -101,16 +101,17 @@ def test_the_verbs_see_the_fleet(devices: dict[str, DeviceProcess], state: Path,
     status, (rows,) = edvit("fleet", "status", "--state", state)
     assert status == 0
     assert isinstance(rows, list)
-    assert len(rows) == len(bundle.manifest.submodels)
+    assert {row["id"] for row in rows} == devices.keys()
+    held = [submodel for row in rows for submodel in row["submodels"]]
+    assert sorted(held) == [submodel.id for submodel in bundle.manifest.submodels]
     for row in rows:
         assert list(row) == [
             "id", "name", "address", "state", "reason", "protocol", "software", "runtime", "accelerator",
-            "accelerator_reason", "bundle_version", "memory_mb", "submodels",
+            "accelerator_reason", "bundle_version", "memory_mb", "submodels", "since",
         ]  # fmt: skip
         assert (row["state"], row["reason"]) == ("up", "")
         assert row["address"] == devices[row["id"]].address
-        assert row["bundle_version"] == bundle.manifest.version
-        assert row["submodels"]
+        assert row["bundle_version"] == (bundle.manifest.version if row["submodels"] else 0)
     status, (found,) = edvit("fleet", "discover", "--timeout", "2", "--state", state)
     assert isinstance(found, list)
     assert devices.keys() <= {row["id"] for row in found}

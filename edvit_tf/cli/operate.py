@@ -1,0 +1,234 @@
+"""`edvit-tf fleet status | placements | logs | drain | remove`: what an operator asks and decides.
+
+All of them work through the fleet's state, whether an aggregator runs on it or not.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, say, show
+from edvit_tf.cli.trust import connect_in, keys_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edvit_tf.fleet import DeviceStatus
+    from edvit_tf.fleet.state import Event, FleetState, Known
+
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="Folder of the fleet (default: the user's data folder).")
+]
+DeviceArgument = Annotated[str, typer.Argument(help="Its name or the beginning of its id.")]
+
+FOLLOW_SECONDS = 0.5
+
+
+def status(state: StateOption = None, json: JsonOption = False) -> None:
+    """Where every device of the fleet stands, since when and why."""
+    import asyncio
+
+    from edvit_tf.fleet import Announced
+    from edvit_tf.fleet.hold import running
+    from edvit_tf.fleet.renew import renew
+    from edvit_tf.fleet.standing import refresh, rows_of
+    from edvit_tf.fleet.state import default_folder
+
+    folder = state or default_folder()
+    with _opened(state) as opened:
+        asyncio.run(refresh(opened, connect_in(folder)))
+        devices = opened.devices()
+        _, paused = opened.serving()
+    print_rows(rows_of(devices), json=json)
+    if running(folder) is not None:
+        if paused:
+            say(paused)
+        return
+    known = [Announced(device.address, device.id, device.name) for device in devices]
+    for warning in asyncio.run(renew(known, keys_in(folder))):
+        say(warning)
+
+
+def placements(state: StateOption = None, json: JsonOption = False) -> None:
+    """Which device could hold which sub-model now, and why the others could not."""
+    import asyncio
+
+    from edvit_tf.fleet.standing import placings, refresh
+    from edvit_tf.fleet.state import default_folder
+
+    folder = state or default_folder()
+    with _opened(state) as opened:
+        bundle, deployment = opened.deployed()
+        asyncio.run(refresh(opened, connect_in(folder)))
+        devices = opened.devices()
+    names = {device.id: device.name for device in devices}
+    made = placings(bundle, deployment, devices)
+    if json:
+        emit(
+            [
+                {
+                    "submodel": placing.submodel,
+                    "classes": list(bundle.manifest.submodel(placing.submodel).classes),
+                    "home": placing.home,
+                    "holder": placing.holder,
+                    "options": [
+                        {
+                            "device": option.device,
+                            "name": names[option.device],
+                            "possible": not option.reason,
+                            "reason": option.reason,
+                        }
+                        for option in placing.options
+                    ],
+                }
+                for placing in made
+            ]
+        )
+        return
+    from rich.table import Table
+
+    table = Table("sub-model", "home", "held by", *(device.name or device.id[:12] for device in devices))
+    for placing in made:
+        said = {option.device: option.reason or "possible" for option in placing.options}
+        table.add_row(
+            placing.submodel,
+            names.get(placing.home, placing.home[:12]),
+            names.get(placing.holder, placing.holder[:12]),
+            *(said[device.id] for device in devices),
+        )
+    show(table)
+
+
+def logs(
+    device: Annotated[str, typer.Argument(help="Only of this one: its name or its id's beginning.")] = "",
+    state: StateOption = None,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="How many to begin with.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as more happens, until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """What has happened in the fleet: who came and went, what moved and why."""
+    import time
+
+    from edvit_tf.fleet.standing import named
+
+    with _opened(state) as opened:
+        wanted = named(opened.devices(), device).id if device else ""
+        events = opened.events()
+        events = [event for event in events if not wanted or event.device == wanted][-last:]
+        _print_events(events, opened, json=json)
+        seen = max((event.number for event in opened.events(last=1)), default=0)
+        while follow:
+            time.sleep(FOLLOW_SECONDS)
+            fresh = opened.events(after=seen)
+            seen = max((event.number for event in fresh), default=seen)
+            events = [event for event in fresh if not wanted or event.device == wanted]
+            _print_events(events, opened, json=json)
+
+
+def drain(
+    device: DeviceArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Let it hold sub-models again.")] = False,
+    state: StateOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Have a device hold nothing, so that it can be switched off without a gap."""
+    from edvit_tf.fleet.hold import running
+    from edvit_tf.fleet.standing import named
+
+    with _opened(state) as opened:
+        found = named(opened.devices(), device)
+        opened.drain(found.id, drained=not undo)
+        held = [] if undo else _held(opened, found)
+    if json:
+        emit({"device": found.id, "name": found.name, "drained": not undo, "holds": held})
+        return
+    if undo:
+        show(f"{found.name} may hold sub-models again")
+    elif not held:
+        show(f"{found.name} holds nothing and is given nothing more")
+    else:
+        acts = running(opened.folder) is not None
+        when = "now" if acts else "as soon as an aggregator runs (edvit-tf serve)"
+        show(f"{', '.join(held)} moves from {found.name} {when}: see `edvit-tf fleet placements`")
+
+
+def remove(
+    device: DeviceArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while it holds sub-models that nobody else holds.")
+    ] = False,
+    state: StateOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Throw a device out of the fleet: it is not asked or sent anything any more."""
+    from edvit_tf.errors import UsageError
+    from edvit_tf.fleet.standing import named
+
+    with _opened(state) as opened:
+        found = named(opened.devices(), device)
+        held = _held(opened, found)
+        if held and not force:
+            raise UsageError(
+                f"{found.name} holds {', '.join(held)}: run `edvit-tf fleet drain {found.name}` first, or "
+                "add --force and go without until it has moved",
+                code="fleet.holds",
+            )
+        opened.remove(found.id)
+    if json:
+        emit({"device": found.id, "name": found.name, "removed": True, "held": held})
+    else:
+        show(f"{found.name} is out of the fleet (id {found.id[:12]}): run `edvit-tf device leave` there")
+
+
+def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
+    """The rows of `fleet status` and `fleet discover`."""
+    if json:
+        emit([row.to_json() for row in rows])
+        return
+    from rich.table import Table
+
+    table = Table("name", "id", "address", "state", "since", "runtime", "memory", "bundle", "sub-models")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.id[:12],
+            row.address,
+            f"{row.state}: {row.reason}" if row.reason else row.state,
+            row.since,
+            row.runtime,
+            f"{row.memory_mb:.0f} MB",
+            f"version {row.bundle_version}" if row.bundle_version else "none",
+            ", ".join(row.submodels) or "none",
+        )
+    show(table)
+
+
+def _print_events(events: "Sequence[Event]", state: "FleetState", *, json: bool) -> None:
+    from datetime import datetime
+
+    names = {device.id: device.name for device in state.devices()}
+    for event in events:
+        when = datetime.fromtimestamp(event.at).astimezone().isoformat(timespec="seconds")
+        who = names.get(event.device, event.device[:12])
+        if json:
+            emit({"at": when, "device": event.device, "name": who, "event": event.text})
+        else:
+            show(f"{when} {who} {event.text}" if who else f"{when} {event.text}")
+
+
+def _opened(folder: Path | None) -> "FleetState":
+    from edvit_tf.fleet.state import default_folder, open_state
+
+    return open_state(folder or default_folder())
+
+
+def _held(state: "FleetState", device: "Known") -> list[str]:
+    """The sub-models that a device answers for."""
+    from edvit_tf.errors import UsageError
+
+    try:
+        _, deployment = state.deployed()
+    except UsageError:
+        return []  # nothing is deployed yet
+    return sorted(submodel for submodel in deployment.assignment if deployment.holder(submodel) == device.id)

@@ -1,0 +1,73 @@
+"""`edvit-tf serve`: the aggregator as a process that answers pictures over HTTP and gRPC."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edvit_tf.cli.output import JsonOption, emit, show
+from edvit_tf.cli.trust import PASSPHRASE
+
+if TYPE_CHECKING:
+    from edvit_tf.fleet.hold import Running
+
+MEGABYTE = 1_000_000
+
+
+def serve(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A bundle to deploy first (default: what is deployed).")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", "--fleet", help="Folder of the fleet (default: the user's data folder)."),
+    ] = None,
+    http: Annotated[str, typer.Option(help="Where to answer HTTP, as IP:port.")] = "127.0.0.1:8080",
+    grpc: Annotated[str, typer.Option(help="Where to answer the owner's programs.")] = "127.0.0.1:7435",
+    deadline: Annotated[float, typer.Option(min=0.01, max=60.0, help="Seconds for an answer.")] = 2.0,
+    in_flight: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Pictures that are answered at once; more are told busy.")
+    ] = 16,
+    picture_mb: Annotated[
+        float, typer.Option(min=0.001, max=1000.0, help="Megabytes that a picture's file may have.")
+    ] = 7.0,
+    json: JsonOption = False,
+) -> None:
+    """Answer pictures through the fleet until SIGTERM or Ctrl-C; what goes on is logged as JSON lines."""
+    import asyncio
+    import sys
+
+    from edvit_tf.cli.fleet import deploy
+    from edvit_tf.errors import MissingPackage
+    from edvit_tf.fleet.state import default_folder
+    from edvit_tf.rpc.address import listen_address
+
+    try:
+        from edvit_tf.fleet.serve.front import Bounds
+        from edvit_tf.fleet.serve.log import log_json
+        from edvit_tf.fleet.serve.service import ServeSettings
+        from edvit_tf.fleet.serve.service import serve as run
+    except ModuleNotFoundError as error:
+        raise MissingPackage(f"serve needs {error.name}: pip install 'edvit-tf[serve]'") from None
+
+    settings = ServeSettings(
+        folder=state or default_folder(),
+        http=listen_address(http, "--http"),
+        grpc=listen_address(grpc, "--grpc"),
+        bounds=Bounds(in_flight, int(picture_mb * MEGABYTE), deadline),
+        passphrase=os.environ.get(PASSPHRASE, ""),
+    )
+    if bundle is not None:
+        deploy(bundle, state=state, json=json)
+    log_json(sys.stderr)
+
+    def on_ready(running: "Running") -> None:
+        if json:
+            emit({"process": running.process, "http": running.http, "grpc": running.grpc})
+        else:
+            show(
+                f"Pictures are answered at http://{running.http}/v1/classify (see http://{running.http}/docs)"
+            )
+
+    asyncio.run(run(settings, on_ready))
