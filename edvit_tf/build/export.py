@@ -18,6 +18,7 @@ import numpy as np
 from edvit_converters.formats import find
 
 from edvit_tf import __version__
+from edvit_tf.build import cluster
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
@@ -150,7 +151,11 @@ class _Export:
 
     def run(self, jobs: Sequence[Job], stage: str) -> None:
         """Run jobs in processes; they leave their results in the store."""
-        run(jobs, workers=self.settings.workers, stage=stage, progress=self.progress)
+        workers, progress = self.settings.workers, self.progress
+        if self.settings.engine == "ray":
+            cluster.run(jobs, workers=workers, stage=stage, progress=progress, shared=self.store.folder)
+        else:
+            run(jobs, workers=workers, stage=stage, progress=progress)
 
 
 def _keep_inputs(

@@ -14,13 +14,14 @@ from edvit_tf.build.store import DEFAULT_NAME, VARIABLE
 from edvit_tf.build.widths import DEFAULT_SHARE
 from edvit_tf.errors import MissingPackage, UsageError
 
-# Where a bundle is made, and by how many processes, does not change it: the manifest leaves these out.
-_NOT_RECORDED = ("out", "workers", "cache")
+# Where a bundle is made, and by which processes, does not change it: the manifest leaves these out.
+_NOT_RECORDED = ("out", "workers", "engine", "cache")
 
 
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class ExportSettings:
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
         workers: trainings side by side.
+        engine: what runs them: `local`, processes on this machine, or `ray`, the machines of a cluster.
         cache: folder for the results of stages; by default `EDVIT_CACHE`, or `edvit-cache` beside `out`.
         name: of the bundle; by default from model and data.
         version: of the bundle; a fleet takes only a higher one than it has.
@@ -84,6 +86,7 @@ class ExportSettings:
     proxy_images: int = 32
     memory_mb: float | None = None
     workers: int = min(2, os.cpu_count() or 1)
+    engine: str = "local"
     cache: str | None = None
     name: str | None = None
     version: int = 1
@@ -124,7 +127,7 @@ class ExportSettings:
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {"importance": IMPORTANCES, "start": STARTS}
+_CHOICES: Mapping[str, tuple[str, ...]] = {"importance": IMPORTANCES, "start": STARTS, "engine": ENGINES}
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (

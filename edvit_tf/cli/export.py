@@ -95,6 +95,10 @@ def export(
         typer.Option("--cache", help="Folder for what stages made (default: edvit-cache beside --out)."),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Trainings side by side.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="What trains: local (default), or ray, the machines of a cluster."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the bundle.")] = None,
     version: Annotated[
         int | None, typer.Option("--bundle-version", help="Of the bundle; only grows.")
@@ -114,7 +118,8 @@ def export(
         "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch,
         "rate": rate, "distillation": distillation,
         "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
-        "memory_mb": memory_mb, "workers": workers, "cache": cache, "name": name, "version": version,
+        "memory_mb": memory_mb, "workers": workers, "engine": engine, "cache": cache,
+        "name": name, "version": version,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:
