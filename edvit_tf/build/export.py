@@ -22,7 +22,7 @@ from edvit_tf.build import cluster
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
-from edvit_tf.build.plan import ExportPlan, load_teacher, plan_export
+from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
@@ -109,7 +109,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     plan.check_memory(settings.memory_mb)
     seconds = _Stopwatch()
     progress.update("data", 0.0, "reading")
-    teacher = load_teacher(settings.model, plan.classes)
+    teacher = find_teacher(settings, plan.classes)
     dataset = load(
         settings.data, seed=settings.seed, image=teacher.config.image, sound=sound_of(teacher.details)
     )

@@ -13,7 +13,7 @@ from edvit_tf.build.settings import GROUPINGS, ExportSettings
 from edvit_tf.build.split import Groups, by_hand, random_balanced
 from edvit_tf.build.widths import Widths, largest_within, narrowed, uniform
 from edvit_tf.errors import ModelError, PlanError, UsageError
-from edvit_tf.vit.checkpoint import Checkpoint, load
+from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, load
 from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
 
 # Of int8-full the patch embedding and the projections stay float.
@@ -142,6 +142,22 @@ def _planned_groups(settings: ExportSettings, classes: tuple[str, ...]) -> Group
             f"--groups names {len(groups)} groups for {settings.devices} devices: name one for each"
         )
     return groups
+
+
+def find_teacher(settings: ExportSettings, classes: tuple[str, ...]) -> Checkpoint:
+    """The teacher of an export: a trained one, or with `random_weights` a preset's sizes alone.
+
+    Raises:
+        UsageError: random weights for what is no preset; or as `load_teacher`.
+        ModelError: as `load_teacher`.
+    """
+    if not settings.random_weights:
+        return load_teacher(settings.model, classes)
+    if settings.model not in PRESETS:
+        raise UsageError(f"--random-weights needs one of the presets {', '.join(PRESETS)} as --model")
+    config = PRESETS[settings.model].with_classes(len(classes))
+    weights = fresh_weights(config, seed=settings.seed_for("teacher"))
+    return Checkpoint(config, weights, classes, {"random_weights": True})
 
 
 def load_teacher(model: str, classes: tuple[str, ...]) -> Checkpoint:

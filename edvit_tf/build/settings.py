@@ -30,6 +30,7 @@ class ExportSettings:
 
     Attributes:
         model: a preset whose teacher ships with the package, or a file of `edvit-tf train` or of Keras 2.
+        random_weights: take a preset's sizes and no training: for sizes, times and memory, not for accuracy.
         data: a registered data set, or a folder of class folders.
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
@@ -66,6 +67,7 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    random_weights: bool = False
     sparsity: float = 0.0
     seed: int = 1
     baselines: bool = False

@@ -96,7 +96,12 @@ IMPORTANCE = Stage(
 SURGERY = Stage(
     "surgery",
     ("start", "seed"),
-    ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths", *_MODEL),
+    (
+        "edvit_tf.build.submodel_job",
+        "edvit_tf.build.surgery",
+        "edvit_tf.build.widths",
+        "edvit_tf.vit.checkpoint",
+    ),
 )
 RETRAIN = Stage(
     "retrain",

@@ -26,8 +26,8 @@ from edvit_tf.build.work import FLATBUFFER, MODEL, VECTOR, SubmodelJob, read_ans
 from edvit_tf.bundle.vector import Vector, save_vector
 from edvit_tf.runtime.ensemble import accuracy, run_many
 from edvit_tf.runtime.interpreter import Flatbuffer
-from edvit_tf.vit.checkpoint import Checkpoint, save
-from edvit_tf.vit.model import fresh_weights, from_checkpoint
+from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
+from edvit_tf.vit.model import from_checkpoint
 
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations

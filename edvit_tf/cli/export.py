@@ -26,6 +26,10 @@ def export(
     data: Annotated[
         str | None, typer.Option("--data", help="A registered data set, or a folder of class folders.")
     ] = None,
+    random_weights: Annotated[
+        bool | None,
+        typer.Option("--random-weights", help="A preset without training: for sizes, times and memory only."),
+    ] = None,
     devices: Annotated[int | None, typer.Option("--devices", help="Sub-models, one for each device.")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
@@ -119,7 +123,7 @@ def export(
         "rate": rate, "distillation": distillation,
         "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
         "memory_mb": memory_mb, "workers": workers, "engine": engine, "cache": cache,
-        "name": name, "version": version,
+        "name": name, "version": version, "random_weights": random_weights,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:
