@@ -22,6 +22,8 @@ from edvit_tf.build import cluster
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
+from edvit_tf.build.latency import Milliseconds
+from edvit_tf.build.layerwise import check_budget
 from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
@@ -32,16 +34,18 @@ from edvit_tf.build.stages import (
     TeacherRecipes,
     of_fused,
     of_fusion,
+    of_latency,
     of_submodel,
     of_teacher,
     versions,
 )
-from edvit_tf.build.store import Result, Store, open_store
+from edvit_tf.build.store import Recipe, Result, Store, open_store
 from edvit_tf.build.work import (
     FLATBUFFER,
     MODEL,
     FusedJob,
     FusionJob,
+    LatencyJob,
     MadeFusion,
     MadeSubmodel,
     MadeVariant,
@@ -122,7 +126,8 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
-        submodels = _make_submodels(work, plan)
+        latency = _measure_latency(work, plan)
+        submodels = _make_submodels(work, plan, latency)
         seconds.lap("sub-models")
 
         fusion = _fuse(work, {job.name: job.recipes for job in submodels if job.name != SINGLE})
@@ -201,7 +206,22 @@ def _groups(work: _Export, plan: ExportPlan) -> Groups:
     )
 
 
-def _make_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
+def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
+    """What sizes take on this machine, if widths are chosen by it."""
+    settings = work.settings
+    if settings.widths != "latency":
+        return None
+    recipe = of_latency(settings, plan.config, plan.widths)
+    if recipe not in work.store:
+        job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "teacher")
+    if settings.budget is not None:
+        found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
+        check_budget(plan.config, found, settings.budget)
+    return recipe
+
+
+def _make_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:
     """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
     settings = work.settings
     wanted: list[tuple[str, tuple[int, ...], int | None]] = [(s.id, s.group, None) for s in plan.submodels]
@@ -211,7 +231,7 @@ def _make_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
         wanted.append((SINGLE, tuple(range(len(plan.classes))), pictures))
     jobs = []
     for name, group, rows in wanted:
-        recipes = of_submodel(settings, work.recipes, name, group, plan.widths, rows)
+        recipes = of_submodel(settings, work.recipes, name, group, plan.widths, rows, latency)
         jobs.append(
             SubmodelJob(
                 name, group, plan.widths, recipes, work.recipes, work.store, work.workspace, settings, rows

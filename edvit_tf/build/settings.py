@@ -21,6 +21,7 @@ _NOT_RECORDED = ("out", "workers", "engine", "cache")
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
+WIDTHS = ("uniform", "bytes", "latency")
 ENGINES = ("local", "ray")
 
 
@@ -40,6 +41,10 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
+        widths: `uniform`, the same in every block, or of each layer, chosen by importance so that a sub-model
+            takes as many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
+        budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
+            milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
             confuses, `count` by pictures, or labels with commas between and semicolons between groups.
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
@@ -73,6 +78,8 @@ class ExportSettings:
     baselines: bool = False
     share: float = DEFAULT_SHARE
     heads: int | None = None
+    widths: str = "uniform"
+    budget: float | None = None
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
@@ -103,6 +110,8 @@ class ExportSettings:
             value = getattr(self, key)
             if value not in values:
                 raise UsageError(f"{_option(key)} is {value}: it must be one of {', '.join(values)}")
+        if self.budget is not None and self.widths == "uniform":
+            raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
@@ -129,7 +138,12 @@ class ExportSettings:
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {"importance": IMPORTANCES, "start": STARTS, "engine": ENGINES}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "importance": IMPORTANCES,
+    "start": STARTS,
+    "widths": WIDTHS,
+    "engine": ENGINES,
+}
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (
@@ -138,7 +152,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         lambda value: value >= 1,
         "1 or more",
     ),
-    (("rate", "share", "memory_mb", "others"), lambda value: value > 0, "above 0"),
+    (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
     (("matching",), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),

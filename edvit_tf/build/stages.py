@@ -23,6 +23,7 @@ from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.widths import Widths
 from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.config import ViTConfig
 
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
@@ -93,13 +94,16 @@ IMPORTANCE = Stage(
     ("importance", "proxy_images", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
 )
+LATENCY = Stage("latency", (), ("edvit_tf.build.latency_job", "edvit_tf.build.latency", *_CONVERSION))
 SURGERY = Stage(
     "surgery",
-    ("start", "seed"),
+    ("widths", "budget", "start", "seed"),
     (
         "edvit_tf.build.submodel_job",
         "edvit_tf.build.surgery",
         "edvit_tf.build.widths",
+        "edvit_tf.build.layerwise",
+        "edvit_tf.build.latency",
         "edvit_tf.vit.checkpoint",
     ),
 )
@@ -146,7 +150,7 @@ class TeacherRecipes:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelRecipes:
-    """The results on the way of one sub-model; `sparse` is None where the stage is left out."""
+    """The results on the way of one sub-model; None where a stage is left out."""
 
     importance: Recipe
     cut: Recipe
@@ -154,6 +158,7 @@ class SubmodelRecipes:
     sparse: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
+    latency: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
@@ -192,6 +197,13 @@ def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) 
     )
 
 
+def of_latency(settings: ExportSettings, config: ViTConfig, widths: Widths) -> Recipe:
+    """What sub-models take on this machine; measured once, so that widths stay as they were chosen."""
+    return LATENCY.recipe(
+        settings, config=config.to_json(), widths=asdict(widths), format=settings.formats[0]
+    )
+
+
 def of_submodel(
     settings: ExportSettings,
     taught: TeacherRecipes,
@@ -199,11 +211,12 @@ def of_submodel(
     group: tuple[int, ...],
     widths: Widths,
     rows: int | None,
+    latency: Recipe | None = None,
 ) -> SubmodelRecipes:
     """Recipes of one sub-model, or of the single student."""
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
-    cut = SURGERY.recipe(settings, importance, widths=asdict(widths))
+    cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
     trained = retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
     sparse = None
     if settings.sparsity:
@@ -213,7 +226,7 @@ def of_submodel(
         for entry in settings.formats
     }
     return SubmodelRecipes(
-        importance, cut, retrained, sparse, variants, FEATURES.recipe(settings, trained, data)
+        importance, cut, retrained, sparse, variants, FEATURES.recipe(settings, trained, data), latency
     )
 
 

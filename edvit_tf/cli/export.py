@@ -54,6 +54,16 @@ def export(
     heads: Annotated[
         int | None, typer.Option("--heads", help="Heads a sub-model keeps in each block.")
     ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option("--widths", help="uniform (default), or of each layer for its bytes or its latency."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", help="Of a sub-model, f32 bytes or ms; otherwise what the uniform one takes."
+        ),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -118,9 +128,9 @@ def export(
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
-        "groups": groups, "importance": importance, "start": start, "epochs": epochs,
-        "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs, "batch": batch,
-        "rate": rate, "distillation": distillation,
+        "widths": widths, "budget": budget, "groups": groups, "importance": importance,
+        "start": start, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
+        "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
         "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
         "memory_mb": memory_mb, "workers": workers, "engine": engine, "cache": cache,
         "name": name, "version": version, "random_weights": random_weights,
