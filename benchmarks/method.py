@@ -22,6 +22,7 @@ figure beside it are written anew (page.py).
                  pruned from a convolutional teacher that is trained here, distilled from it, and under the
                  same fusion: the side of EC-SNN that does not spike
     cnn_teacher  that teacher
+    edvit_bytes  edvit with widths of each layer, for the bytes of the uniform ones
     random_init  edvit with sub-models that start from random weights: what does pruning buy?
     logit_sum    the sub-models of edvit without the fusion: a class has its own sub-model's probability
 """
@@ -116,6 +117,8 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
     )
     if asked.method == "edvit_paper":
         return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0, refine_epochs=0)
+    if asked.method == "edvit_bytes":
+        return replace(base, widths="bytes")
     if asked.method == "random_init":
         return replace(base, start="random")
     if asked.method == "single":

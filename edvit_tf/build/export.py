@@ -20,10 +20,13 @@ from edvit_converters.formats import find
 from numpy.typing import NDArray
 
 from edvit_tf import __version__
+from edvit_tf.build import cluster
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
-from edvit_tf.build.plan import ExportPlan, load_teacher, plan_export
+from edvit_tf.build.latency import Milliseconds
+from edvit_tf.build.layerwise import check_budget
+from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
@@ -34,6 +37,7 @@ from edvit_tf.build.stages import (
     TeacherRecipes,
     of_fused,
     of_fusion,
+    of_latency,
     of_refined,
     of_retrained,
     of_submodel,
@@ -46,6 +50,7 @@ from edvit_tf.build.work import (
     MODEL,
     FusedJob,
     FusionJob,
+    LatencyJob,
     MadeFusion,
     MadeSubmodel,
     MadeVariant,
@@ -117,7 +122,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     plan.check_memory(settings.memory_mb)
     seconds = _Stopwatch()
     progress.update("data", 0.0, "reading")
-    teacher = load_teacher(settings.model, plan.classes)
+    teacher = find_teacher(settings, plan.classes)
     dataset = load(
         settings.data, seed=settings.seed, image=teacher.config.image, sound=sound_of(teacher.details)
     )
@@ -127,13 +132,13 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("data")
 
         flatbuffer = _teach(work)
-        _check_teacher(
-            settings.model, flatbuffer.facts["accuracy"], dataset.validation.counts(len(plan.classes))
-        )
+        if not settings.random_weights:
+            counts = dataset.validation.counts(len(plan.classes))
+            _check_teacher(settings.model, flatbuffer.facts["accuracy"], counts)
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
-        submodels = _plan_submodels(work, plan)
+        submodels = _plan_submodels(work, plan, _measure_latency(work, plan))
         _retrain(work, submodels)
         seconds.lap("sub-models")
 
@@ -170,7 +175,11 @@ class _Export:
 
     def run(self, jobs: Sequence[Job], stage: str) -> None:
         """Run jobs in processes; they leave their results in the store."""
-        run(jobs, workers=self.settings.workers, stage=stage, progress=self.progress)
+        workers, progress = self.settings.workers, self.progress
+        if self.settings.engine == "ray":
+            cluster.run(jobs, workers=workers, stage=stage, progress=progress, shared=self.store.folder)
+        else:
+            run(jobs, workers=workers, stage=stage, progress=progress)
 
 
 def _keep_inputs(
@@ -235,7 +244,22 @@ def _groups(work: _Export, plan: ExportPlan) -> Groups:
     )
 
 
-def _plan_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
+def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
+    """What sizes take on this machine, if widths are chosen by it."""
+    settings = work.settings
+    if settings.widths != "latency":
+        return None
+    recipe = of_latency(settings, plan.config, plan.widths)
+    if recipe not in work.store:
+        job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "teacher")
+    if settings.budget is not None:
+        found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
+        check_budget(plan.config, found, settings.budget)
+    return recipe
+
+
+def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:
     """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
     settings, taught = work.settings, work.recipes
 
@@ -248,13 +272,15 @@ def _plan_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
             name, group, plan.widths, recipes, taught, work.store, work.workspace, settings, rows
         )
 
-    alone = [of_retrained(settings, taught, s.id, s.group, plan.widths, None) for s in plan.submodels]
+    alone = [
+        of_retrained(settings, taught, s.id, s.group, plan.widths, None, latency) for s in plan.submodels
+    ]
     refined = of_refined(settings, taught, [s.group for s in plan.submodels], alone)
     single_rows = _rows_of_single(work, plan, refined)
     jobs = [job(s.id, s.group, recipes, refined) for s, recipes in zip(plan.submodels, alone, strict=True)]
     if settings.baselines:
         everything = tuple(range(len(plan.classes)))
-        recipes = of_retrained(settings, taught, SINGLE, everything, plan.widths, single_rows)
+        recipes = of_retrained(settings, taught, SINGLE, everything, plan.widths, single_rows, latency)
         jobs.append(job(SINGLE, everything, recipes, None))
     return jobs
 

@@ -14,13 +14,15 @@ from edvit_tf.build.store import default_folder
 from edvit_tf.build.widths import DEFAULT_SHARE
 from edvit_tf.errors import MissingPackage, UsageError
 
-# Where a bundle is made, and by how many processes, does not change it: the manifest leaves these out.
-_NOT_RECORDED = ("out", "workers", "cache")
+# Where a bundle is made, and by which processes, does not change it: the manifest leaves these out.
+_NOT_RECORDED = ("out", "workers", "engine", "cache")
 
 
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
+WIDTHS = ("uniform", "bytes", "latency")
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class ExportSettings:
 
     Attributes:
         model: a preset whose teacher ships with the package, or a file of `edvit-tf train` or of Keras 2.
+        random_weights: take a preset's sizes and no training: for sizes, times and memory, not for accuracy.
         data: a registered data set, or a folder of class folders.
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
@@ -38,6 +41,10 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
+        widths: `uniform`, the same in every block, or of each layer, chosen by importance so that a sub-model
+            takes as many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
+        budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
+            milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
             confuses, `count` by pictures, or labels with commas between and semicolons between groups.
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
@@ -56,6 +63,7 @@ class ExportSettings:
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
         workers: trainings side by side.
+        engine: what runs them: `local`, processes on this machine, or `ray`, the machines of a cluster.
         cache: folder for the results of stages; by default `EDVIT_CACHE`, or `edvit-cache` beside `out`.
         name: of the bundle; by default from model and data.
         version: of the bundle; a fleet takes only a higher one than it has.
@@ -66,11 +74,14 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    random_weights: bool = False
     sparsity: float = 0.0
     seed: int = 1
     baselines: bool = False
     share: float = DEFAULT_SHARE
     heads: int | None = None
+    widths: str = "uniform"
+    budget: float | None = None
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
@@ -88,6 +99,7 @@ class ExportSettings:
     proxy_images: int = 32
     memory_mb: float | None = None
     workers: int = min(2, os.cpu_count() or 1)
+    engine: str = "local"
     cache: str | None = None
     name: str | None = None
     version: int = 1
@@ -102,6 +114,8 @@ class ExportSettings:
             value = getattr(self, key)
             if value not in values:
                 raise UsageError(f"{_option(key)} is {value}: it must be one of {', '.join(values)}")
+        if self.budget is not None and self.widths == "uniform":
+            raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
@@ -129,7 +143,12 @@ class ExportSettings:
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {"importance": IMPORTANCES, "start": STARTS}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "importance": IMPORTANCES,
+    "start": STARTS,
+    "widths": WIDTHS,
+    "engine": ENGINES,
+}
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (
@@ -138,7 +157,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         lambda value: value >= 1,
         "1 or more",
     ),
-    (("rate", "share", "memory_mb", "others"), lambda value: value > 0, "above 0"),
+    (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
     (("matching", "refine_epochs"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),

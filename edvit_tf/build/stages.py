@@ -23,6 +23,7 @@ from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.widths import Widths
 from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.config import ViTConfig
 
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
@@ -99,10 +100,18 @@ IMPORTANCE = Stage(
     ("importance", "proxy_images", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
 )
+LATENCY = Stage("latency", (), ("edvit_tf.build.latency_job", "edvit_tf.build.latency", *_CONVERSION))
 SURGERY = Stage(
     "surgery",
-    ("start", "seed"),
-    ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths", *_MODEL),
+    ("widths", "budget", "start", "seed"),
+    (
+        "edvit_tf.build.submodel_job",
+        "edvit_tf.build.surgery",
+        "edvit_tf.build.widths",
+        "edvit_tf.build.layerwise",
+        "edvit_tf.build.latency",
+        "edvit_tf.vit.checkpoint",
+    ),
 )
 RETRAIN = Stage(
     "retrain",
@@ -155,7 +164,7 @@ class TeacherRecipes:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelRecipes:
-    """The results on the way of one sub-model; `refined` and `sparse` are None where the stage is left out.
+    """The results on the way of one sub-model; None where a stage is left out.
 
     The refined sub-models lie in one result together.
     """
@@ -167,6 +176,7 @@ class SubmodelRecipes:
     sparse: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
+    latency: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
@@ -205,11 +215,19 @@ def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) 
     )
 
 
+def of_latency(settings: ExportSettings, config: ViTConfig, widths: Widths) -> Recipe:
+    """What sub-models take on this machine; measured once, so that widths stay as they were chosen."""
+    return LATENCY.recipe(
+        settings, config=config.to_json(), widths=asdict(widths), format=settings.formats[0]
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RetrainedRecipes:
-    """The results on the way of one sub-model while it is alone."""
+    """The results on the way of one sub-model while it is alone; `latency` where widths are chosen by it."""
 
     importance: Recipe
+    latency: Recipe | None
     cut: Recipe
     retrained: Recipe
 
@@ -221,13 +239,14 @@ def of_retrained(
     group: tuple[int, ...],
     widths: Widths,
     rows: int | None,
+    latency: Recipe | None,
 ) -> RetrainedRecipes:
     """Recipes of one sub-model, or of the single student, until it is retrained."""
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
-    cut = SURGERY.recipe(settings, importance, widths=asdict(widths))
+    cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
     retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
-    return RetrainedRecipes(importance, cut, retrained)
+    return RetrainedRecipes(importance, latency, cut, retrained)
 
 
 def of_refined(
@@ -272,6 +291,7 @@ def of_submodel(
         sparse,
         variants,
         FEATURES.recipe(settings, trained, data, name=name),
+        alone.latency,
     )
 
 

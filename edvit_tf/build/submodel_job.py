@@ -1,6 +1,6 @@
 """One sub-model of an export, stage by stage: functions that the engine runs in processes of their own."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -12,15 +12,17 @@ from edvit_tf.build.data import Dataset, Split
 from edvit_tf.build.engine import Report
 from edvit_tf.build.grouping import OTHER, logits_of_group, relabel
 from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images
+from edvit_tf.build.latency import Milliseconds
+from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import IMPORTANCE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
-from edvit_tf.build.surgery import cut, group_head
+from edvit_tf.build.surgery import Kept, cut, group_head
 from edvit_tf.build.training import Forward, Schedule
-from edvit_tf.build.widths import choose
+from edvit_tf.build.widths import choose, narrowed
 from edvit_tf.build.work import (
     FLATBUFFER,
     MODEL,
@@ -34,8 +36,9 @@ from edvit_tf.build.work import (
 from edvit_tf.bundle.vector import Vector, save_vector
 from edvit_tf.runtime.ensemble import accuracy, run_many
 from edvit_tf.runtime.interpreter import Flatbuffer
-from edvit_tf.vit.checkpoint import Checkpoint, save
-from edvit_tf.vit.model import fresh_weights, from_checkpoint
+from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
+from edvit_tf.vit.config import ViTConfig
+from edvit_tf.vit.model import from_checkpoint
 
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
@@ -119,14 +122,32 @@ def _cut(job: SubmodelJob, result: Result) -> None:
         tuple(scores.array(f"mlp-{index}") for index in blocks),
         tuple(scores.array(f"stem-{index}") for index in range(len(teacher.config.stem))),
     )
-    config, weights = cut(teacher.config, teacher.weights, choose(importance, job.widths))
     settings = SURGERY.settings_of(job.settings)
     others = logits_of_group(len(job.workspace.classes), job.group) > len(job.group)
+    whole = teacher.config.with_classes(len(job.group) + others)
+    config, weights = cut(teacher.config, teacher.weights, _kept(job, settings, importance, whole))
     config, weights = group_head(config, weights, job.group, other=others)
     if settings.start == "random":
         weights = fresh_weights(config, seed=settings.seed_for(job.name, "start"))
     labels = tuple(job.workspace.classes[index] for index in job.group) + (OTHER,) * others
     save(result.path(MODEL), Checkpoint(config, weights, labels))
+
+
+def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, whole: ViTConfig) -> Kept:
+    """Uniform widths, or those of each layer that cost as much as the uniform ones, or the budget.
+
+    The stem's widths are uniform either way.
+    """
+    uniform = choose(importance, job.widths)
+    if settings.widths == "uniform":
+        return uniform
+    cost: Cost = Bytes()
+    if job.recipes.latency is not None:
+        cost = Milliseconds(**job.store.get(job.recipes.latency).facts["coefficients"])
+    budget = settings.budget or total(cost, narrowed(whole, job.widths))
+    return replace(
+        choose_within(importance, replace(whole, stem=job.widths.stem), cost, budget), stem=uniform.stem
+    )
 
 
 def _group_data(job: SubmodelJob, settings: ExportSettings, dataset: Dataset) -> GroupData:

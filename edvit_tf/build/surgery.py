@@ -27,7 +27,7 @@ class Kept:
     Attributes:
         residual: channels of the residual stream, one set for the whole network.
         heads: for each block, its attention heads.
-        mlp: for each block, its hidden units.
+        mlp: for each block, its hidden units; a block that keeps neither goes whole.
         stem: for each convolution of the stem, its channels.
     """
 
@@ -35,6 +35,12 @@ class Kept:
     heads: tuple[Indices, ...]
     mlp: tuple[Indices, ...]
     stem: tuple[Indices, ...] = ()
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks that stay."""
+        sizes = zip(self.heads, self.mlp, strict=True)
+        return [index for index, (heads, mlp) in enumerate(sizes) if len(heads) or len(mlp)]
 
 
 def keep_all(config: ViTConfig) -> Kept:
@@ -61,10 +67,14 @@ def cut(config: ViTConfig, weights: Weights, kept: Kept) -> tuple[ViTConfig, Wei
     smaller = replace(
         config,
         width=len(kept.residual),
-        blocks=tuple(BlockConfig(len(h), len(m)) for h, m in zip(kept.heads, kept.mlp, strict=True)),
+        blocks=tuple(BlockConfig(len(kept.heads[block]), len(kept.mlp[block])) for block in kept.blocks),
         stem=tuple(len(channels) for channels in kept.stem),
     )
-    return smaller, {name: _cut_weight(name, weight, config, kept) for name, weight in weights.items()}
+    return smaller, {
+        _renamed(name, kept): _cut_weight(name, weight, config, kept)
+        for name, weight in weights.items()
+        if _block(name) is None or _block(name) in kept.blocks
+    }
 
 
 # What runs along the last two axes of a kernel, layer by layer. The other weights have only the last axis.
@@ -100,6 +110,20 @@ def _cut_weight(name: str, weight: NDArray[np.float32], config: ViTConfig, kept:
     if outputs is not None:
         weight = weight.take(_units(outputs, index, config, kept), axis=-1)
     return weight.copy()
+
+
+def _block(name: str) -> int | None:
+    """The block that a weight is in; None for one outside of them."""
+    block = _parts(name)["block"]
+    return None if block is None else int(block)
+
+
+def _renamed(name: str, kept: Kept) -> str:
+    """Its name when only the kept blocks are counted."""
+    block = _block(name)
+    if block is None:
+        return name
+    return f"block_{kept.blocks.index(block)}_{name.removeprefix(f'block_{block}_')}"
 
 
 def _parts(name: str) -> re.Match[str]:
@@ -138,7 +162,10 @@ def _check_kept(config: ViTConfig, kept: Kept) -> None:
     for index, channels in enumerate(config.stem):
         _check_indices(f"channels of stem {index}", kept.stem[index], channels)
     _check_indices("residual channels", kept.residual, config.width)
-    for index, block in enumerate(config.blocks):
+    if not kept.blocks:
+        raise ModelError("At least one block must be kept.")
+    for index in kept.blocks:
+        block = config.blocks[index]
         _check_indices(f"heads of block {index}", kept.heads[index], block.heads)
         _check_indices(f"MLP units of block {index}", kept.mlp[index], block.mlp_units)
 

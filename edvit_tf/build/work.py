@@ -39,6 +39,18 @@ class TeacherJob:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyJob:
+    """Measure flatbuffers around the uniform sub-model of these widths, and fit a model of latency."""
+
+    recipe: Recipe
+    config: ViTConfig
+    widths: Widths
+    format_name: str
+    store: Store
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
 class SubmodelJob:
     """Make the sub-model `name` for a group of classes; `rows` limits the pictures of an epoch."""
 

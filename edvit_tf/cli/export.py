@@ -26,6 +26,10 @@ def export(
     data: Annotated[
         str | None, typer.Option("--data", help="A registered data set, or a folder of class folders.")
     ] = None,
+    random_weights: Annotated[
+        bool | None,
+        typer.Option("--random-weights", help="A preset without training: for sizes, times and memory only."),
+    ] = None,
     devices: Annotated[int | None, typer.Option("--devices", help="Sub-models, one for each device.")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
@@ -49,6 +53,16 @@ def export(
     ] = None,
     heads: Annotated[
         int | None, typer.Option("--heads", help="Heads a sub-model keeps in each block.")
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option("--widths", help="uniform (default), or of each layer for its bytes or its latency."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", help="Of a sub-model, f32 bytes or ms; otherwise what the uniform one takes."
+        ),
     ] = None,
     groups: Annotated[
         str | None,
@@ -104,6 +118,10 @@ def export(
         typer.Option("--cache", help="Folder for what stages made (default: edvit-cache beside --out)."),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Trainings side by side.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="What trains: local (default), or ray, the machines of a cluster."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the bundle.")] = None,
     version: Annotated[
         int | None, typer.Option("--bundle-version", help="Of the bundle; only grows.")
@@ -119,12 +137,12 @@ def export(
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
-        "groups": groups, "importance": importance, "start": start, "epochs": epochs,
-        "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs, "fusion_epochs": fusion_epochs,
-        "batch": batch, "rate": rate,
-        "distillation": distillation, "matching": matching, "others": others, "balance": balance,
-        "left_out": left_out, "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers,
-        "cache": cache, "name": name, "version": version,
+        "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
+        "epochs": epochs, "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs,
+        "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
+        "matching": matching, "others": others, "balance": balance, "left_out": left_out,
+        "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "engine": engine,
+        "cache": cache, "name": name, "version": version, "random_weights": random_weights,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:

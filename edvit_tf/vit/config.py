@@ -122,11 +122,21 @@ class ViTConfig:
         return BYTES_PER_FLOAT * self.parameters
 
     @property
+    def embedding_macs(self) -> int:
+        """Of the stem, each convolution at a quarter of the places before it, and of the patch embedding."""
+        pixels = self.image.height * self.image.width
+        stem = sum(
+            pixels // int(STEM_STRIDE ** (2 * depth)) * STEM_KERNEL**2 * inputs * outputs
+            for depth, (inputs, outputs) in enumerate(pairwise((self.image.channels, *self.stem)), start=1)
+        )
+        return stem + self.patches * self.embedded_patch**2 * self.embedded_channels * self.width
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one picture, the last block computing only the class token."""
         *all_but_last, last = self.blocks
         return (
-            _embedding_macs(self)
+            self.embedding_macs
             + sum(_block_macs(self, block, self.tokens) for block in all_but_last)
             + _block_macs(self, last, 1)
         )
@@ -134,7 +144,7 @@ class ViTConfig:
     @property
     def macs_of_all_tokens(self) -> int:
         """Multiply-accumulates of one picture if the last block computed every token, as papers count."""
-        return _embedding_macs(self) + sum(_block_macs(self, block, self.tokens) for block in self.blocks)
+        return self.embedding_macs + sum(_block_macs(self, block, self.tokens) for block in self.blocks)
 
     def with_classes(self, classes: int) -> "ViTConfig":
         """The same model with another number of logits."""
@@ -212,16 +222,6 @@ def _dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
-
-
-def _embedding_macs(config: ViTConfig) -> int:
-    """The stem's convolutions, each at a quarter of the places before it, and the patch embedding."""
-    pixels = config.image.height * config.image.width
-    stem = sum(
-        pixels // int(STEM_STRIDE ** (2 * depth)) * STEM_KERNEL**2 * inputs * outputs
-        for depth, (inputs, outputs) in enumerate(pairwise((config.image.channels, *config.stem)), start=1)
-    )
-    return stem + config.patches * config.embedded_patch**2 * config.embedded_channels * config.width
 
 
 def _block_macs(config: ViTConfig, block: BlockConfig, queries: int) -> int:

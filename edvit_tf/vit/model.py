@@ -76,12 +76,6 @@ def _block(stream: Any, config: ViTConfig, block: BlockConfig, name: str, *, cla
     return layers.Add(name=f"{name}_mlp_sum")([stream, hidden])
 
 
-def fresh_weights(config: ViTConfig, *, seed: int) -> Weights:
-    """The weights that training from scratch would start from."""
-    keras.utils.set_random_seed(seed)
-    return read_weights(build(config))
-
-
 def read_weights(model: Any) -> Weights:
     """All weights as f32 arrays by "<layer>/<weight>", the names of `weight_shapes`."""
     return {name: variable.numpy() for name, variable in named_variables(model).items()}

@@ -206,6 +206,7 @@ REFUSALS: list[tuple[dict[str, object], type[EdvitError], str]] = [
     ({"data": "/nowhere"}, DataError, "neither a folder"),
     ({"model": "fashion-vit"}, UsageError, "was trained on other classes"),
     ({"share": 0.01}, PlanError, "allow more bytes"),
+    ({"random_weights": True}, UsageError, "needs one of the presets"),
     ({"memory_mb": 0.001}, PlanError, "a device has 0.001"),
     ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' comes another number of times"),
     ({"groups": "ant,bee,cat,dog,elk,fox"}, UsageError, "names 1 groups for 2 devices"),
