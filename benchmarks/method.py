@@ -7,24 +7,33 @@ that is ended goes on where it stopped; only then is the test split read. Rows g
 docs/results/method-<data>.json, one for each format, and a row that stands there is not made again. Page and
 figure beside it are written anew (page.py).
 
-    teacher      the whole model in f32
-    teacher_int8 the same in int8-dynamic
-    edvit        our defaults
-    edvit_paper  the paper's choices alone: no distillation, no matching, one class's worth of others, no
-                 refining, and a fusion that never misses a sub-model in training (its score is our stand-in
-                 for the paper's)
-    single       one student as large as one sub-model, distilled the same way, with at least as many gradient
-                 steps as all sub-models together
-    single_total the same for one student at least as large as all sub-models together
-    single_cnn   one convolutional network (cnn.py) whose f32 flatbuffer is no larger than one sub-model's,
-                 distilled the same way, with as many gradient steps as single
-    cnn_split    a convolutional network for each group of edvit, no larger than a sub-model, its filters
-                 pruned from a convolutional teacher that is trained here, distilled from it, and under the
-                 same fusion: the side of EC-SNN that does not spike
-    cnn_teacher  that teacher
-    edvit_bytes  edvit with widths of each layer, for the bytes of the uniform ones
-    random_init  edvit with sub-models that start from random weights: what does pruning buy?
-    logit_sum    the sub-models of edvit without the fusion: a class has its own sub-model's probability
+    teacher            the whole model in f32
+    teacher_int8       the same in int8-dynamic
+    edvit              our defaults
+    edvit_paper        the paper's choices alone: its score, no distillation, no matching, one class's worth
+                       of others, no refining, and a fusion that never misses a sub-model in training
+    single             one student as large as one sub-model, distilled the same way, with at least as many
+                       gradient steps as all sub-models together
+    single_total       the same for one student at least as large as all sub-models together
+    single_cnn         one convolutional network (cnn.py) whose f32 flatbuffer is no larger than a sub-model's,
+                       distilled the same way, with as many gradient steps as single
+    cnn_split          a convolutional network for each group of edvit, no larger than a sub-model, its
+                       filters pruned from a convolutional teacher that is trained here, distilled from it,
+                       and under the same fusion: the side of EC-SNN that does not spike
+    cnn_teacher        that teacher
+    random_init        edvit with sub-models that start from random weights: what does pruning buy?
+    logit_sum          the sub-models of edvit without the fusion: a class has its own sub-model's probability
+
+and edvit with one choice changed:
+
+    edvit_kl           units scored exactly, one removed at a time
+    edvit_bytes        widths of each layer, for the bytes of the uniform ones
+    edvit_undistilled  labels alone
+    edvit_unmatched    without matching the class token
+    edvit_few_others   one class's worth of out-of-group pictures
+    edvit_unrefined    without refining all sub-models together
+    edvit_all_there    a fusion, and refining, that never miss a sub-model in training
+    edvit_unbalanced   as if all classes had as many pictures; for a long tail
 """
 
 import argparse
@@ -40,7 +49,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.page import RESULTS, pack
+from benchmarks.page import RESULTS, pack, rows_file
 from benchmarks.page import write as write_page
 from edvit_tf.build.data import Split, load, load_test
 from edvit_tf.build.export import STAGES, export
@@ -54,12 +63,31 @@ from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
 
-TEACHERS = {"fashion_mnist": "fashion-vit"}
+TEACHERS = {
+    "fashion_mnist": "fashion-vit",
+    "cifar10": "cifar-vit",
+    "cifar10?long-tail=50": str(Path(__file__).parent / "teachers" / "cifar-vit-long-tail.safetensors"),
+}
 FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
+CHANGES: Mapping[str, Mapping[str, object]] = {
+    "edvit_paper": {
+        "importance": "kl", "distillation": 0.0, "matching": 0.0, "others": 1.0, "refine_epochs": 0,
+        "left_out": 0.0,
+    },
+    "edvit_kl": {"importance": "kl"},
+    "edvit_bytes": {"widths": "bytes"},
+    "edvit_undistilled": {"distillation": 0.0},
+    "edvit_unmatched": {"matching": 0.0},
+    "edvit_few_others": {"others": 1.0},
+    "edvit_unrefined": {"refine_epochs": 0},
+    "edvit_all_there": {"left_out": 0.0},
+    "edvit_unbalanced": {"balance": False},
+    "random_init": {"start": "random"},
+}  # fmt: skip
 TEACHER_FORMAT = {"teacher": "f32", "teacher_int8": "int8-dynamic"}
 SAME_EXPORT = dict.fromkeys(("logit_sum", *TEACHER_FORMAT, *CNN), "edvit")
 Probabilities = NDArray[np.float32]
@@ -115,12 +143,8 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
-    if asked.method == "edvit_paper":
-        return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0, refine_epochs=0)
-    if asked.method == "edvit_bytes":
-        return replace(base, widths="bytes")
-    if asked.method == "random_init":
-        return replace(base, start="random")
+    if asked.method in CHANGES:
+        return replace(base, **CHANGES[asked.method])  # type: ignore[arg-type]
     if asked.method == "single":
         return replace(base, devices=1, epochs=_epochs_of_single(base))
     if asked.method == "single_total":
@@ -344,7 +368,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
 
-    path = RESULTS / f"method-{arguments.data}.json"
+    path = rows_file(arguments.data)
     for text in arguments.rows:
         method, devices, seed = text.split(":")
         asked = Asked(arguments.data, method, int(devices), int(seed))
