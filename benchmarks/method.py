@@ -15,7 +15,7 @@ figure beside it are written anew (page.py).
     single             one student as large as one sub-model, distilled the same way, with at least as many
                        gradient steps as all sub-models together
     single_total       the same for one student at least as large as all sub-models together
-    single_cnn         one convolutional network (cnn.py) whose f32 flatbuffer is no larger than a sub-model's,
+    single_cnn         one convolutional network (cnn.py) whose f32 flatbuffer is no larger than a sub-model,
                        distilled the same way, with as many gradient steps as single
     cnn_split          a convolutional network for each group of edvit, no larger than a sub-model, its
                        filters pruned from a convolutional teacher that is trained here, distilled from it,
