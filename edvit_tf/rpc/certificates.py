@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -130,7 +130,7 @@ def check_issued(
     """
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise TrustError("the certificate is not from this fleet", code="trust.certificate") from error
     if id_of(key_of(certificate)) != device_id:
         raise TrustError("the certificate is for another device", code="trust.certificate")
@@ -160,9 +160,13 @@ def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     Raises:
         TrustError: `trust.certificate`: it is of another kind.
     """
-    key = certificate.public_key()
+    wrong = TrustError("the certificate is not for a P-256 key", code="trust.certificate")
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise wrong from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TrustError("the certificate is not for a P-256 key", code="trust.certificate")
+        raise wrong
     return key
 
 

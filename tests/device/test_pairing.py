@@ -161,6 +161,31 @@ async def test_whoever_sits_in_between_can_change_nothing(keys: FleetKeys, part:
     assert not device.members
 
 
+@pytest.mark.parametrize("curve", [b"\x2a\x86\x48\xce\x3d\x02\x02", b"\x2a\x86\x48\xce\x3d\x0b\x01"])
+async def test_a_key_on_no_curve_that_we_know_is_a_refusal(keys: FleetKeys, curve: bytes) -> None:
+    """Found by the fuzzer: the library has exceptions of its own for these."""
+    known = b"\x2a\x86\x48\xce\x3d\x02\x01"  # an elliptic curve's public key
+    device = Waiting()
+
+    async def other_device(requests: AsyncIterator[PairRequest]) -> AsyncIterator[PairReply]:
+        async for reply in device.service.pair(requests):
+            yield PairReply(challenge=reply.challenge.replace(known, curve))
+
+    with pytest.raises(TrustError, match="does not speak"):
+        await enrol(other_device, keys, code)  # type: ignore[arg-type]
+
+    async def other_authority(requests: AsyncIterator[PairRequest]) -> AsyncIterator[PairReply]:
+        async def changed() -> AsyncIterator[PairRequest]:
+            async for request in requests:
+                yield PairRequest(offer=request.offer.replace(known, curve))
+
+        async for reply in device.service.pair(changed()):
+            yield reply
+
+    with pytest.raises(TrustError, match="not for a P-256 key"):
+        await enrol(other_authority, keys, code)  # type: ignore[arg-type]
+
+
 async def test_another_device_than_was_meant_is_left_alone(keys: FleetKeys) -> None:
     device = Waiting()
     with pytest.raises(TrustError, match="not ffffffffffff"):
