@@ -6,6 +6,7 @@ holds the key whose SHA-256 is the id; every device is `device.edvit` too. An ag
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from edvit_tf.errors import TrustError
@@ -112,8 +114,11 @@ def parse_certificate(der: bytes) -> x509.Certificate:
         TrustError: `trust.certificate`: it is too large, no certificate, or one of another kind of key.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der[:LARGEST_CERTIFICATE_BYTES])
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # What the library takes for the last time, with a warning, is no certificate of ours.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der[:LARGEST_CERTIFICATE_BYTES])
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
         raise TrustError("what came is no certificate", code="trust.certificate") from error
     key_of(certificate)
     return certificate

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 from zeroconf.asyncio import AsyncServiceInfo
 
@@ -21,7 +22,14 @@ from edvit_tf.errors import LinkError, TrustError
 from edvit_tf.fleet.discover import cleaned
 from edvit_tf.fleet.enrol import enrol
 from edvit_tf.fleet.keys import FleetKeys, make_keys
-from edvit_tf.rpc.certificates import id_of
+from edvit_tf.rpc.certificates import (
+    check_issued,
+    id_of,
+    issue_for_device,
+    new_authority,
+    parse_certificate,
+    utc_now,
+)
 from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
 from edvit_tf.rpc.pairing import read_code, stretch
 from tests.conftest import GOLDEN
@@ -121,6 +129,20 @@ def pairing_replies(folder: Path, patch: pytest.MonkeyPatch) -> Fuzzed:
             assert "certificate" not in said
 
     return Fuzzed(converse, [_joined(real), _joined(real[:1]), _joined(real[:2]), _joined(real[::-1])])
+
+
+def certificates() -> Fuzzed:
+    """A certificate as a device takes it: it is from its fleet and for its key, or it is refused."""
+    authority = new_authority(utc_now())
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    right = issue_for_device(authority, key, utc_now())
+
+    def take(data: bytes) -> None:
+        certificate = parse_certificate(data)
+        check_issued(certificate, authority.certificate, id_of(key), utc_now())
+        assert certificate.tbs_certificate_bytes == right.tbs_certificate_bytes
+
+    return Fuzzed(take, [each.public_bytes(Encoding.DER) for each in (right, authority.certificate)])
 
 
 class _Pairing:

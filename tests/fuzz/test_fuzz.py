@@ -19,6 +19,7 @@ Making = Callable[[Path, pytest.MonkeyPatch], Fuzzed]
 TARGETS: dict[str, Making] = {
     "manifest": lambda _folder, _patch: targets.manifest_reader(),
     "discovery": lambda _folder, _patch: targets.discovery_records(),
+    "certificates": lambda _folder, _patch: targets.certificates(),
     "pairing requests": targets.pairing_requests,
     "pairing replies": targets.pairing_replies,
 }
