@@ -1,4 +1,4 @@
-"""`edvit-tf device run`: be a device of a fleet."""
+"""`edvit-tf device run | install-service | leave`: be a device of a fleet."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,15 @@ from typing import Annotated
 import typer
 
 from edvit_tf.cli.output import JsonOption, emit, say, show
+from edvit_tf.cli.units import (
+    Service,
+    UnitFolderOption,
+    UserOption,
+    install,
+    options,
+    user_of_system_service,
+)
+from edvit_tf.cli.watchdog import living, notify
 
 app = typer.Typer(help="Be a device of a fleet.", no_args_is_help=True)
 
@@ -19,23 +28,31 @@ def _device() -> None:
     pass
 
 
+NameOption = Annotated[str, typer.Option(help="What people call this device (default: the host's name).")]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
+]
+PortOption = Annotated[int, typer.Option(help="TCP port; 0 takes any free one.")]
+InterfaceOption = Annotated[
+    str, typer.Option(help="IPv4 address of this machine to listen on (default: all of them).")
+]
+MemoryOption = Annotated[
+    float | None, typer.Option(help="Megabytes given to sub-models (default: half of the memory).")
+]
+JoinOption = Annotated[
+    str | None,
+    typer.Option("--join", help="Join a fleet with this token (edvit-tf fleet token), without a code."),
+]
+
+
 @app.command("run")
 def run(
-    name: Annotated[str, typer.Option(help="What people call this device (default: the host's name).")] = "",
-    store: Annotated[
-        Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
-    ] = None,
-    port: Annotated[int, typer.Option(help="TCP port; 0 takes any free one.")] = 7434,
-    interface: Annotated[
-        str, typer.Option(help="IPv4 address of this machine to listen on (default: all of them).")
-    ] = "0.0.0.0",  # noqa: S104
-    memory_mb: Annotated[
-        float | None, typer.Option(help="Megabytes given to sub-models (default: half of the memory).")
-    ] = None,
-    join: Annotated[
-        str | None,
-        typer.Option("--join", help="Join a fleet with this token (edvit-tf fleet token), without a code."),
-    ] = None,
+    name: NameOption = "",
+    store: StoreOption = None,
+    port: PortOption = 7434,
+    interface: InterfaceOption = "0.0.0.0",  # noqa: S104
+    memory_mb: MemoryOption = None,
+    join: JoinOption = None,
     json: JsonOption = False,
 ) -> None:
     """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C.
@@ -64,12 +81,14 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
     def on_ready(ready: Ready) -> None:
+        notify("READY=1")
         if json:
             emit({"id": ready.id, "name": ready.name, "address": ready.address, "port": ready.port})
         else:
             show(f"{ready.name} is ready at {ready.address}:{ready.port} (id {ready.id[:12]})")
 
     def on_waiting(waiting: Waiting) -> None:
+        notify("READY=1")
         if json:
             emit({"waiting": asdict(waiting)})
         elif waiting.code:
@@ -79,15 +98,47 @@ def run(
         else:
             show(f"{waiting.name} waits for its fleet: any `edvit-tf fleet deploy` there takes it")
 
-    asyncio.run(run_device(settings, on_ready, on_waiting=on_waiting))
+    async def work() -> None:
+        async with living():
+            await run_device(settings, on_ready, on_waiting=on_waiting)
+
+    asyncio.run(work())
     say(f"{settings.name} has stopped")
+
+
+@app.command("install-service")
+def install_service(
+    name: NameOption = "",
+    store: StoreOption = None,
+    port: PortOption = 7434,
+    interface: InterfaceOption = "0.0.0.0",  # noqa: S104
+    memory_mb: MemoryOption = None,
+    join: JoinOption = None,
+    user: UserOption = None,
+    unit_folder: UnitFolderOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a systemd unit that runs this device from the start of the machine on.
+
+    A new device's code is then in its journal. The options are those of device run.
+    """
+    folder = (store or _default_store()).absolute()
+    given = [("--name", name), ("--store", folder), ("--port", port), ("--interface", interface)]
+    arguments = options([*given, ("--memory-mb", memory_mb), ("--join", join)])
+    service = Service(
+        name="edvit-device",
+        description="A device of an edvit-tf fleet",
+        arguments=("device", "run", *arguments),
+        folder=folder,
+        stop_seconds=15,
+        user=user_of_system_service(user),
+    )
+    install(service, unit_folder, json=json)
 
 
 @app.command("leave")
 def leave(
-    store: Annotated[
-        Path | None, typer.Option(help="Folder for its key and sub-models (default: the user's data folder).")
-    ] = None,
+    store: StoreOption = None,
     new_key: Annotated[
         bool, typer.Option("--new-key", help="Forget the key and the id, too, because the key was copied.")
     ] = False,

@@ -8,6 +8,15 @@ import typer
 
 from edvit_tf.cli.output import JsonOption, emit, show
 from edvit_tf.cli.trust import PASSPHRASE
+from edvit_tf.cli.units import (
+    Service,
+    UnitFolderOption,
+    UserOption,
+    install,
+    options,
+    user_of_system_service,
+)
+from edvit_tf.cli.watchdog import living, notify
 
 if TYPE_CHECKING:
     from edvit_tf.fleet.hold import Running
@@ -32,6 +41,11 @@ def serve(
     picture_mb: Annotated[
         float, typer.Option(min=0.001, max=1000.0, help="Megabytes that a picture's file may have.")
     ] = 7.0,
+    install_service: Annotated[
+        bool, typer.Option("--install-service", help="Write a systemd unit that does this, and stop.")
+    ] = False,
+    user: UserOption = None,
+    unit_folder: UnitFolderOption = None,
     json: JsonOption = False,
 ) -> None:
     """Answer pictures through the fleet until SIGTERM or Ctrl-C; what goes on is logged as JSON lines."""
@@ -58,11 +72,26 @@ def serve(
         bounds=Bounds(in_flight, int(picture_mb * MEGABYTE), deadline),
         passphrase=os.environ.get(PASSPHRASE, ""),
     )
+    if install_service:
+        folder = settings.folder.absolute()
+        given = [("--state", folder), ("--http", http), ("--grpc", grpc), ("--deadline", deadline)]
+        arguments = options([*given, ("--in-flight", in_flight), ("--picture-mb", picture_mb)])
+        service = Service(
+            name="edvit-aggregator",
+            description="The aggregator of an edvit-tf fleet",
+            arguments=("serve", *arguments),
+            folder=folder,
+            stop_seconds=int(settings.bounds.longest_deadline) + 15,
+            user=user_of_system_service(user),
+        )
+        install(service, unit_folder, json=json)
+        return
     if bundle is not None:
         deploy(bundle, state=state, json=json)
     log_json(sys.stderr)
 
     def on_ready(running: "Running") -> None:
+        notify("READY=1")
         if json:
             emit({"process": running.process, "http": running.http, "grpc": running.grpc})
         else:
@@ -70,4 +99,8 @@ def serve(
                 f"Pictures are answered at http://{running.http}/v1/classify (see http://{running.http}/docs)"
             )
 
-    asyncio.run(run(settings, on_ready))
+    async def work() -> None:
+        async with living():
+            await run(settings, on_ready)
+
+    asyncio.run(work())

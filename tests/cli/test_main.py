@@ -126,6 +126,7 @@ def test_every_verb_takes_json() -> None:
         *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo", "serve"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
+        "device install-service",
         *("fleet placements", "fleet logs", "fleet drain", "fleet remove"),
     }
     assert all("--json" in options for options in found.values())
