@@ -70,5 +70,5 @@ clean:  ## Remove everything that was made here, .venv too
 
 .venv/dev.stamp: .venv/export.stamp
 	@echo "Installing the tools for tests: pytest, mypy, ruff, import-linter."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,sound,serve,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,sound,serve,cluster,dev]'
 	@touch $@

@@ -1,18 +1,39 @@
 """The method against its baselines: accuracy on the test split through the flatbuffers that are deployed.
 
-    python benchmarks/method.py --rows edvit:10:1 single:10:1 [--data fashion_mnist] [--workers 2]
+    python -m benchmarks.method --rows edvit:10:1 single:10:1 [--data fashion_mnist] [--workers 2]
 
 A row is METHOD:DEVICES:SEED. Each is an export, so that every choice is made on validation and a benchmark
 that is ended goes on where it stopped; only then is the test split read. Rows go to
-docs/results/method-<data>.json, one for each format, and a row that stands there is not made again.
+docs/results/method-<data>.json, one for each format, and a row that stands there is not made again. Page and
+figure beside it are written anew (page.py).
 
-    teacher      the whole model, in f32 and in int8-dynamic
-    edvit        our defaults
-    edvit_paper  the paper's choices alone: no distillation, no matching, one class's worth of others, and a
-                 fusion that never misses a sub-model in training (its score is our stand-in for the paper's)
-    single       one student as large as one sub-model, distilled the same way, with at least as many gradient
-                 steps as all sub-models together
-    logit_sum    the sub-models of edvit without the fusion: a class has its own sub-model's probability
+    teacher            the whole model in f32
+    teacher_int8       the same in int8-dynamic
+    edvit              our defaults
+    edvit_paper        the paper's choices alone: its score, no distillation, no matching, one class's worth
+                       of others, no refining, and a fusion that never misses a sub-model in training
+    single             one student as large as one sub-model, distilled the same way, with at least as many
+                       gradient steps as all sub-models together
+    single_total       the same for one student at least as large as all sub-models together
+    single_cnn         one convolutional network (cnn.py) whose f32 flatbuffer is no larger than a sub-model,
+                       distilled the same way, with as many gradient steps as single
+    cnn_split          a convolutional network for each group of edvit, no larger than a sub-model, its
+                       filters pruned from a convolutional teacher that is trained here, distilled from it,
+                       and under the same fusion: the side of EC-SNN that does not spike
+    cnn_teacher        that teacher
+    random_init        edvit with sub-models that start from random weights: what does pruning buy?
+    logit_sum          the sub-models of edvit without the fusion: a class has its own sub-model's probability
+
+and edvit with one choice changed:
+
+    edvit_kl           units scored exactly, one removed at a time
+    edvit_bytes        widths of each layer, for the bytes of the uniform ones
+    edvit_undistilled  labels alone
+    edvit_unmatched    without matching the class token
+    edvit_few_others   one class's worth of out-of-group pictures
+    edvit_unrefined    without refining all sub-models together
+    edvit_all_there    a fusion, and refining, that never miss a sub-model in training
+    edvit_unbalanced   as if all classes had as many pictures; for a long tail
 """
 
 import argparse
@@ -22,34 +43,62 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.page import RESULTS, pack, rows_file
+from benchmarks.page import write as write_page
 from edvit_tf.build.data import Split, load, load_test
-from edvit_tf.build.export import export
+from edvit_tf.build.export import STAGES, export
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import load_teacher, plan_export
 from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.widths import narrowed, uniform
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.cli.progress import bar
 from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
-TEACHERS = {"fashion_mnist": "fashion-vit"}
+TEACHERS = {
+    "fashion_mnist": "fashion-vit",
+    "cifar10": "cifar-vit",
+    "cifar10?long-tail=50": str(Path(__file__).parent / "teachers" / "cifar-vit-long-tail.safetensors"),
+}
 FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 HALF_SUBSETS = 20
-SAME_EXPORT = {"logit_sum": "edvit", "teacher": "edvit"}
+CNN = ("single_cnn", "cnn_split", "cnn_teacher")
+CNN_FORMATS = "f32,int8-dynamic"
+CHANGES: Mapping[str, Mapping[str, object]] = {
+    "edvit_paper": {
+        "importance": "kl", "distillation": 0.0, "matching": 0.0, "others": 1.0, "refine_epochs": 0,
+        "left_out": 0.0,
+    },
+    "edvit_kl": {"importance": "kl"},
+    "edvit_bytes": {"widths": "bytes"},
+    "edvit_undistilled": {"distillation": 0.0},
+    "edvit_unmatched": {"matching": 0.0},
+    "edvit_few_others": {"others": 1.0},
+    "edvit_unrefined": {"refine_epochs": 0},
+    "edvit_all_there": {"left_out": 0.0},
+    "edvit_unbalanced": {"balance": False},
+    "random_init": {"start": "random"},
+}  # fmt: skip
+TEACHER_FORMAT = {"teacher": "f32", "teacher_int8": "int8-dynamic"}
+SAME_EXPORT = dict.fromkeys(("logit_sum", *TEACHER_FORMAT, *CNN), "edvit")
 Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the results; accuracies are fractions of the test split, None where they do not apply."""
+    """One line of the results; accuracies are fractions of the test split, None where they do not apply.
+
+    `right` tells of every test picture whether it was classified rightly, as `page.pack` writes it.
+    """
 
     data: str
     seed: int
@@ -61,6 +110,7 @@ class Row:
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    right: str
     bytes_per_device: int
     parameters_per_device: int
     macs_per_device: int
@@ -93,10 +143,12 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
-    if asked.method == "edvit_paper":
-        return replace(base, distillation=0.0, matching=0.0, others=1.0, left_out=0.0)
+    if asked.method in CHANGES:
+        return replace(base, **CHANGES[asked.method])  # type: ignore[arg-type]
     if asked.method == "single":
         return replace(base, devices=1, epochs=_epochs_of_single(base))
+    if asked.method == "single_total":
+        return replace(base, devices=1, heads=_heads_of_total(base), epochs=_epochs_of_single(base))
     return base
 
 
@@ -107,7 +159,17 @@ def _epochs_of_single(submodels: ExportSettings) -> int:
     pictures = sum(
         rows_of_epoch(dataset.train.labels, part.group, submodels.others) for part in plan.submodels
     )
-    return -(-pictures * submodels.epochs // len(dataset.train))
+    together = len(dataset.train) * submodels.refine_epochs * len(plan.submodels)
+    return -(-(pictures * submodels.epochs + together) // len(dataset.train))
+
+
+def _heads_of_total(submodels: ExportSettings) -> int:
+    """The fewest heads with which one student is as large as all sub-models together, or larger."""
+    plan = plan_export(submodels)
+    total = sum(part.config.f32_bytes for part in plan.submodels)
+    most = plan.config.blocks[0].heads
+    sizes = {heads: narrowed(plan.config, uniform(plan.config, heads)) for heads in range(1, most + 1)}
+    return next((heads for heads, config in sizes.items() if config.f32_bytes >= total), most)
 
 
 def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
@@ -115,28 +177,30 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
     started = time.monotonic()
     settings = settings_of(asked, folder=folder, workers=workers)
     bundle = _bundle(settings)
-    seconds = time.monotonic() - started
     test, _ = load_test(asked.data, seed=asked.seed)
     teacher_bytes = bundle.file(bundle.manifest.teacher.file).stat().st_size
-    if asked.method == "teacher":
-        found: Iterator[tuple[str, Measured, int, int, int]] = _teacher(bundle, test)
+    if asked.method in TEACHER_FORMAT:
+        found = _teacher(bundle, test, TEACHER_FORMAT[asked.method])
+    elif asked.method in CNN:
+        found = _networks(asked.method, bundle, settings, test)
     else:
         found = _submodels(asked.method, bundle, test)
-    for name, measured, size, parameters, macs in found:
+    whole = asked.method in (*TEACHER_FORMAT, "cnn_teacher")
+    for made in found:
         yield Row(
             data=asked.data,
             seed=asked.seed,
             method=asked.method,
-            devices=1 if asked.method == "teacher" else asked.devices,
-            format=name,
-            **asdict(measured),
-            bytes_per_device=size,
-            parameters_per_device=parameters,
-            macs_per_device=macs,
-            size_ratio_per_device=round(teacher_bytes / size, 2),
-            parameter_ratio_per_device=round(bundle.manifest.teacher.parameters / parameters, 2),
-            seconds=round(seconds, 1),
-            command=f"python benchmarks/method.py --data {asked.data} "
+            devices=1 if whole else asked.devices,
+            format=made.format,
+            **asdict(made.measured),
+            bytes_per_device=made.bytes,
+            parameters_per_device=made.parameters,
+            macs_per_device=made.macs,
+            size_ratio_per_device=round(teacher_bytes / made.bytes, 2),
+            parameter_ratio_per_device=round(bundle.manifest.teacher.parameters / made.parameters, 2),
+            seconds=round(time.monotonic() - started, 1),
+            command=f"python -m benchmarks.method --data {asked.data} "
             f"--rows {asked.method}:{asked.devices}:{asked.seed}",
             commit=_commit(),
         )
@@ -144,13 +208,25 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Accuracies and calibration on the test split."""
+    """Accuracies and calibration on the test split; `right` picture by picture."""
 
     accuracy: float
     balanced_accuracy: float
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a row says of a method in one format; sizes are of the largest part."""
+
+    format: str
+    measured: Measured
+    bytes: int
+    parameters: int
+    macs: int
 
 
 def measure(
@@ -176,10 +252,11 @@ def measure(
         worst,
         half,
         expected_calibration_error(whole, labels),
+        pack(whole.argmax(axis=1) == labels),
     )
 
 
-def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, Measured, int, int, int]]:
+def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[Made]:
     manifest = bundle.manifest
     largest = max(manifest.submodels, key=lambda submodel: submodel.parameters)
     for name in [variant.format for variant in manifest.submodels[0].variants]:
@@ -187,7 +264,7 @@ def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, 
         answers = models.answers(test.images)
         answer = _answering(method, bundle, models, answers)
         size = max(bundle.file(s.variant(name).file).stat().st_size for s in manifest.submodels)
-        yield (
+        yield Made(
             name,
             measure(answer, models.ids, test.labels, manifest.seed),
             size,
@@ -199,7 +276,7 @@ def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[tuple[str, 
 def _answering(
     method: str, bundle: Bundle, models: BundleModels, answers: Mapping[str, Answers]
 ) -> Callable[[tuple[str, ...]], Probabilities]:
-    if method == "single":
+    if method in ("single", "single_total"):
         return lambda names: softmax(answers[names[0]].logits)
     if method == "logit_sum":
         return lambda names: logit_sum(bundle, {name: answers[name] for name in names})
@@ -218,21 +295,46 @@ def logit_sum(bundle: Bundle, answers: Mapping[str, Answers]) -> Probabilities:
     return np.asarray(summed / summed.sum(axis=1, keepdims=True), np.float32)
 
 
-def _teacher(bundle: Bundle, test: Split) -> Iterator[tuple[str, Measured, int, int, int]]:
+def _networks(method: str, bundle: Bundle, settings: ExportSettings, test: Split) -> Iterator[Made]:
+    from benchmarks.cnn_jobs import train_networks
+
+    manifest = bundle.manifest
+    groups = [
+        tuple(manifest.classes.index(label) for label in submodel.classes) for submodel in manifest.submodels
+    ]
+    size = max(bundle.file(s.variant("f32").file).stat().st_size for s in manifest.submodels)
+    with bar(STAGES) as progress:
+        made = train_networks(
+            method,
+            replace(settings, format=CNN_FORMATS),
+            groups=groups,
+            most_bytes=size,
+            single_epochs=_epochs_of_single(settings),
+            progress=progress,
+        )
+    for name in CNN_FORMATS.split(","):
+        answers = made.answers(test.images, name)
+        yield Made(
+            name,
+            measure(partial(made.probabilities, answers), made.names, test.labels, manifest.seed),
+            max(part.flatbuffers[name].stat().st_size for part in made.parts),
+            max(part.parameters for part in made.parts),
+            max(part.macs for part in made.parts),
+        )
+
+
+def _teacher(bundle: Bundle, test: Split, format_name: str) -> Iterator[Made]:
     from edvit_converters.tflite import convert
 
     teacher = bundle.manifest.teacher
     checkpoint = load_teacher(TEACHERS[str(bundle.manifest.config["data"])], bundle.manifest.classes)
-    for name in ("f32", "int8-dynamic"):
-        flatbuffer = convert(checkpoint, name)
-        probabilities = softmax(run_many(flatbuffer, test.images).logits)
-        measured = measure(lambda _, p=probabilities: p, ("teacher",), test.labels, 0)  # type: ignore[misc]
-        yield name, measured, len(flatbuffer), teacher.parameters, teacher.macs
+    flatbuffer = convert(checkpoint, format_name)
+    probabilities = softmax(run_many(flatbuffer, test.images).logits)
+    measured = measure(lambda _: probabilities, ("teacher",), test.labels, 0)
+    yield Made(format_name, measured, len(flatbuffer), teacher.parameters, teacher.macs)
 
 
 def _bundle(settings: ExportSettings) -> Bundle:
-    from edvit_tf.build.export import STAGES
-
     if not Path(settings.out).exists():
         with bar(STAGES) as progress:
             export(settings, progress)
@@ -266,7 +368,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
 
-    path = RESULTS / f"method-{arguments.data}.json"
+    path = rows_file(arguments.data)
     for text in arguments.rows:
         method, devices, seed = text.split(":")
         asked = Asked(arguments.data, method, int(devices), int(seed))
@@ -277,8 +379,9 @@ def main() -> None:
         made = [asdict(row) for row in rows_of(asked, folder=arguments.folder, workers=arguments.workers)]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([*rows, *made], indent=1) + "\n")
+        write_page(arguments.data)
         for row in made:
-            print(json.dumps(row), flush=True)
+            print(json.dumps({key: value for key, value in row.items() if key != "right"}), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.vit.checkpoint import Weights
-from edvit_tf.vit.config import ViTConfig
+from edvit_tf.vit.config import STEM_STRIDE, ViTConfig
 from edvit_tf.vit.keras import tf
 from edvit_tf.vit.layers import NORM_EPSILON
 from edvit_tf.vit.model import fold_normalisation
@@ -34,9 +34,10 @@ def is_sparse(weights: Weights) -> bool:
 def rewrite(config: ViTConfig, weights: Weights, *, centred: bool) -> Weights:
     """Fold into the weights all that can be computed before there is a picture.
 
-    The picture's normalisation goes into the patch embedding; 1/√head_size into the query; scale and shift of
-    each block's norms go into the layers that read them. With `centred` the residual stream is kept at mean
-    0, so that a norm need not subtract it; that would fill the zeros of a sparse model.
+    The picture's normalisation goes into the patch embedding, of a stem only the deviation; 1/√head_size into
+    the query; scale and shift of each block's norms go into the layers that read them. With `centred` the
+    residual stream is kept at mean 0, so that a norm need not subtract it; that would fill the zeros of a
+    sparse model.
     """
     _, folded = fold_normalisation(config, weights)
     folded = dict(folded)
@@ -84,13 +85,22 @@ class _Graph:
         """The class token and the patches, positions added: the class token's are known beforehand."""
         weights = self._weights
         positions = weights["position_embedding/positions"]
-        kernel, patch = weights["patch_embedding/kernel"], self._config.patch
-        grid = tf.nn.conv2d(tf.cast(image, tf.float32), kernel, patch, "VALID")
+        kernel, patch = weights["patch_embedding/kernel"], self._config.embedded_patch
+        grid = tf.nn.conv2d(self._embedded(tf.cast(image, tf.float32)), kernel, patch, "VALID")
         patches = tf.reshape(grid, [self._config.patches, self._config.width])
         class_token = weights["class_token/token"] + positions[0]
         return tf.concat(
             [class_token[np.newaxis], patches + (positions[1:] + weights["patch_embedding/bias"])], axis=0
         )
+
+    def _embedded(self, pixels: Any) -> Any:
+        """What the patch embedding sees: the pixels, or what the stem makes of them."""
+        if self._config.stem:
+            pixels = pixels - np.asarray(self._config.mean, np.float32)
+        for index in range(len(self._config.stem)):
+            kernel, bias = (self._weights[f"stem_{index}/{part}"] for part in ("kernel", "bias"))
+            pixels = tf.nn.relu(tf.nn.conv2d(pixels, kernel, STEM_STRIDE, "SAME") + bias)
+        return pixels
 
     def block(self, stream: Any, index: int) -> Any:
         """One encoder block; the last one gives the class token alone."""

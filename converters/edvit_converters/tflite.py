@@ -12,6 +12,7 @@ from edvit_tf.errors import MissingPackage, ModelError, UsageError
 from edvit_tf.quiet import without_lines
 from edvit_tf.runtime.interpreter import DELEGATE_NOTE, SIGNATURE
 from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.config import ImageSize
 from edvit_tf.vit.keras import tf
 
 # After the door: TensorFlow must not be imported before it.
@@ -70,6 +71,26 @@ def _check_calibration(chosen: Format, calibration: Images | None) -> None:
         )
 
 
+def convert_serving(serve: Any, image: ImageSize, format_name: str) -> bytes:
+    """Make a flatbuffer of any function with a sub-model's signature, as `convert` does of a ViT.
+
+    Args:
+        serve: from `image` uint8 [1, h, w, c] to `feature` f32 [1, width] and `logits` f32 [1, classes].
+        image: the picture.
+        format_name: a format that needs no pictures to calibrate on.
+
+    Raises:
+        UsageError: there is no such format, or it needs pictures.
+        ModelError: the converter fails.
+    """
+    chosen = find(format_name)
+    _check_calibration(chosen, None)
+    made = _convert(
+        serve, [_picture(image)], tf.Module(), "f32" if chosen.maker == "quantizer" else format_name
+    )
+    return compact(_quantize(made, format_name, None) if chosen.maker == "quantizer" else made)
+
+
 def convert_fusion(model: Any) -> bytes:
     """Make the f32 flatbuffer of a fusion model.
 
@@ -91,12 +112,15 @@ def convert_fusion(model: Any) -> bytes:
 
 
 def _convert_vit(model: Checkpoint, format_name: str) -> bytes:
-    config, image = model.config, model.config.image
+    config = model.config
     centred = not is_sparse(model.weights)
     weights = rewrite(config, model.weights, centred=centred)
     serve = serving(config, weights, fuse=format_name != "int8", centred=centred)
-    spec = tf.TensorSpec((1, image.height, image.width, image.channels), tf.uint8, name="image")
-    return _convert(serve, [spec], tf.Module(), format_name)
+    return _convert(serve, [_picture(config.image)], tf.Module(), format_name)
+
+
+def _picture(image: ImageSize) -> Any:
+    return tf.TensorSpec((1, image.height, image.width, image.channels), tf.uint8, name="image")
 
 
 def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> bytes:

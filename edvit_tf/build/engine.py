@@ -1,4 +1,4 @@
-"""Independent jobs, each in a process of its own: the seam where a cluster can take over.
+"""Independent jobs, each in a process of its own; `cluster.py` runs the same jobs over several machines.
 
 A process for each training, because TensorFlow gives back no memory; processes are spawned, because it
 survives no fork. Each has one thread: two trainings side by side are faster than one on two cores.
@@ -24,7 +24,7 @@ from edvit_tf.errors import EdvitError
 
 Report = Callable[[float, str], None]
 
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 _SECONDS_TO_END = 5.0
 
 
@@ -106,11 +106,30 @@ def _receive(worker: _Worker) -> tuple[str, Any]:
             f"the worker of {name} ended without an answer (exit status {worker.process.exitcode}): "
             "if the machine was short of memory, try again with --workers 1"
         ) from None
+    return kind, value if kind == "progress" else result_of(name, kind, value)
+
+
+def answer(job: Job, report: Report) -> tuple[str, Any]:
+    """Call a job's function: ("result", value), ("error", what is for the user) or ("bug", a traceback)."""
+    try:
+        module, name = job.function.split(":")
+        function = getattr(importlib.import_module(module), name)
+        return "result", function(job.argument, report)
+    except EdvitError as error:
+        return "error", error
+    except BrokenPipeError:
+        raise  # whom it reports to is gone
+    except Exception:  # noqa: BLE001  passed on whole
+        return "bug", traceback.format_exc()
+
+
+def result_of(name: str, kind: str, value: Any) -> Any:
+    """The value of what `answer` gave, or its error raised."""
     if kind == "error":
         raise value
     if kind == "bug":
         raise RuntimeError(f"{name} failed in its worker:\n{value}")
-    return kind, value
+    return value
 
 
 def _end(processes: list[SpawnProcess]) -> None:
@@ -136,7 +155,7 @@ def _work(job: Job, connection: Connection, log: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # TensorFlow leaves files in the folder for temporary ones when it is ended: ours goes with the engine.
     tempfile.tempdir = str(Path(log).parent)
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     # TensorFlow greets on standard error; what a worker writes there matters only when it dies.
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
 
@@ -144,12 +163,6 @@ def _work(job: Job, connection: Connection, log: str) -> None:
         connection.send(("progress", (done, message)))
 
     try:
-        module, name = job.function.split(":")
-        function = getattr(importlib.import_module(module), name)
-        connection.send(("result", function(job.argument, report)))
-    except EdvitError as error:
-        connection.send(("error", error))
+        connection.send(answer(job, report))
     except BrokenPipeError:
         return  # the parent is gone: nobody waits for an answer
-    except Exception:  # noqa: BLE001  passed on to the parent whole, which raises it
-        connection.send(("bug", traceback.format_exc()))

@@ -1,9 +1,10 @@
 """The way from a teacher to a bundle, as the paper's figure shows it (ED-ViT, arXiv 2410.11650).
 
-    split the classes → importance → widths → surgery → retrain → sparsify → convert → fuse → bundle
+    split the classes → importance → widths → surgery → retrain → refine → sparsify → convert → fuse → bundle
 
-What is between split and fusion happens once for each group, side by side, in `submodel_job.py`. What each
-stage depends on stands in `stages.py`. This process itself never imports TensorFlow.
+What is between split and fusion happens once for each group, side by side, in `submodel_job.py`; all groups
+meet in `refine_job.py`. What each stage depends on stands in `stages.py`. This process itself never imports
+TensorFlow.
 """
 
 import platform
@@ -16,34 +17,44 @@ from pathlib import Path
 
 import numpy as np
 from edvit_converters.formats import find
+from numpy.typing import NDArray
 
 from edvit_tf import __version__
+from edvit_tf.build import cluster
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
-from edvit_tf.build.plan import ExportPlan, load_teacher, plan_export
+from edvit_tf.build.latency import Milliseconds
+from edvit_tf.build.layerwise import check_budget
+from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
+    RetrainedRecipes,
     SubmodelRecipes,
     TeacherRecipes,
     of_fused,
     of_fusion,
+    of_latency,
+    of_refined,
+    of_retrained,
     of_submodel,
     of_teacher,
     versions,
 )
-from edvit_tf.build.store import Result, Store, open_store
+from edvit_tf.build.store import Recipe, Result, Store, open_store
 from edvit_tf.build.work import (
     FLATBUFFER,
     MODEL,
     FusedJob,
     FusionJob,
+    LatencyJob,
     MadeFusion,
     MadeSubmodel,
     MadeVariant,
+    RefineJob,
     SubmodelJob,
     TeacherJob,
     read_answers,
@@ -64,16 +75,19 @@ from edvit_tf.bundle.manifest import (
 )
 from edvit_tf.bundle.sound import sound_of
 from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import TrainingError, UsageError
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
-TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
-    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "fusion_job")
+TEACHER_JOBS, SUBMODEL_JOB, REFINE_JOB, FUSION_JOB = (
+    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "refine_job", "fusion_job")
 )
-STAGES = {"data": 0.01, "teacher": 0.10, "sub-models": 0.80, "fusion": 0.07, "bundle": 0.02}
+STAGES = {
+    "data": 0.01, "teacher": 0.09, "sub-models": 0.50, "refining": 0.20, "flatbuffers": 0.10, "fusion": 0.08,
+    "bundle": 0.02,
+}  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
 
@@ -101,14 +115,14 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
     Raises:
         UsageError: options that do not fit each other or the data, or something stands at `out` already.
         ModelError, DataError, PlanError: the teacher, the data or the sizes are not usable.
-        TrainingError: a training went wrong.
+        TrainingError: a training went wrong, or the teacher is no better than chance.
     """
     check_free(settings.out)
     plan = plan_export(settings)
     plan.check_memory(settings.memory_mb)
     seconds = _Stopwatch()
     progress.update("data", 0.0, "reading")
-    teacher = load_teacher(settings.model, plan.classes)
+    teacher = find_teacher(settings, plan.classes)
     dataset = load(
         settings.data, seed=settings.seed, image=teacher.config.image, sound=sound_of(teacher.details)
     )
@@ -118,13 +132,24 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("data")
 
         flatbuffer = _teach(work)
+        if not settings.random_weights:
+            counts = dataset.validation.counts(len(plan.classes))
+            _check_teacher(settings.model, flatbuffer.facts["accuracy"], counts)
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
-        submodels = _make_submodels(work, plan)
+        submodels = _plan_submodels(work, plan, _measure_latency(work, plan))
+        _retrain(work, submodels)
         seconds.lap("sub-models")
 
-        fusion = _fuse(work, {job.name: job.recipes for job in submodels if job.name != SINGLE})
+        members = tuple(job for job in submodels if job.name != SINGLE)
+        _refine(work, members)
+        seconds.lap("refining")
+
+        _finish(work, submodels)
+        seconds.lap("flatbuffers")
+
+        fusion = _fuse(work, {job.name: job.recipes for job in members})
         seconds.lap("fusion")
 
         parts = [read_submodel(job) for job in submodels]
@@ -150,7 +175,11 @@ class _Export:
 
     def run(self, jobs: Sequence[Job], stage: str) -> None:
         """Run jobs in processes; they leave their results in the store."""
-        run(jobs, workers=self.settings.workers, stage=stage, progress=self.progress)
+        workers, progress = self.settings.workers, self.progress
+        if self.settings.engine == "ray":
+            cluster.run(jobs, workers=workers, stage=stage, progress=progress, shared=self.store.folder)
+        else:
+            run(jobs, workers=workers, stage=stage, progress=progress)
 
 
 def _keep_inputs(
@@ -180,6 +209,25 @@ def _teach(work: _Export) -> Result:
     return store.get(recipes.flatbuffer)
 
 
+def _check_teacher(name: str, reached: float, counts: NDArray[np.int64]) -> None:
+    """Refuse to teach what nobody knows.
+
+    One answer for every picture is right for the largest class; up to two standard deviations more is luck.
+
+    Raises:
+        TrainingError: the teacher is not clearly better on validation.
+    """
+    pictures = int(counts.sum())
+    chance = int(counts.max()) / pictures
+    least = chance + 2 * (chance * (1 - chance) / pictures) ** 0.5
+    if reached <= least:
+        raise TrainingError(
+            f"the teacher {name} is right on {reached:.1%} of {pictures} validation pictures, one answer for "
+            f"all of them on {chance:.1%}: it has nothing to teach; train it longer, or check that these are "
+            "pictures of the classes it was trained on"
+        )
+
+
 def _groups(work: _Export, plan: ExportPlan) -> Groups:
     """The classes of each sub-model, now that the pictures and the teacher's answers are there."""
     settings, split = work.settings, work.workspace.split("train")
@@ -196,32 +244,88 @@ def _groups(work: _Export, plan: ExportPlan) -> Groups:
     )
 
 
-def _make_submodels(work: _Export, plan: ExportPlan) -> list[SubmodelJob]:
-    """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
+def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
+    """What sizes take on this machine, if widths are chosen by it."""
     settings = work.settings
-    wanted: list[tuple[str, tuple[int, ...], int | None]] = [(s.id, s.group, None) for s in plan.submodels]
-    if settings.baselines:
-        labels = np.asarray(work.workspace.split("train").labels)
-        pictures = rows_of_epoch(labels, plan.submodels[0].group, settings.others)
-        wanted.append((SINGLE, tuple(range(len(plan.classes))), pictures))
-    jobs = []
-    for name, group, rows in wanted:
-        recipes = of_submodel(settings, work.recipes, name, group, plan.widths, rows)
-        jobs.append(
-            SubmodelJob(
-                name, group, plan.widths, recipes, work.recipes, work.store, work.workspace, settings, rows
-            )
+    if settings.widths != "latency":
+        return None
+    recipe = of_latency(settings, plan.config, plan.widths)
+    if recipe not in work.store:
+        job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "teacher")
+    if settings.budget is not None:
+        found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
+        check_budget(plan.config, found, settings.budget)
+    return recipe
+
+
+def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:
+    """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
+    settings, taught = work.settings, work.recipes
+
+    def job(
+        name: str, group: tuple[int, ...], alone: RetrainedRecipes, refined: Recipe | None
+    ) -> SubmodelJob:
+        rows = single_rows if name == SINGLE else None
+        recipes = of_submodel(settings, taught, name, group, alone, refined, rows)
+        return SubmodelJob(
+            name, group, plan.widths, recipes, taught, work.store, work.workspace, settings, rows
         )
+
+    alone = [
+        of_retrained(settings, taught, s.id, s.group, plan.widths, None, latency) for s in plan.submodels
+    ]
+    refined = of_refined(settings, taught, [s.group for s in plan.submodels], alone)
+    single_rows = _rows_of_single(work, plan, refined)
+    jobs = [job(s.id, s.group, recipes, refined) for s, recipes in zip(plan.submodels, alone, strict=True)]
+    if settings.baselines:
+        everything = tuple(range(len(plan.classes)))
+        recipes = of_retrained(settings, taught, SINGLE, everything, plan.widths, single_rows, latency)
+        jobs.append(job(SINGLE, everything, recipes, None))
+    return jobs
+
+
+def _rows_of_single(work: _Export, plan: ExportPlan, refined: Recipe | None) -> int:
+    """Pictures of an epoch of the single student: in all as many as a sub-model sees, alone and together."""
+    settings, labels = work.settings, np.asarray(work.workspace.split("train").labels)
+    alone = rows_of_epoch(labels, plan.submodels[0].group, settings.others)
+    together = len(labels) * settings.refine_epochs if refined is not None else 0
+    return min(len(labels), alone + -(-together // settings.epochs))
+
+
+def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
+    """Cut and retrain each sub-model on its own."""
     work.run(
         [
-            Job(job.name, f"{SUBMODEL_JOB}:make_submodel", job)
-            for job in jobs
-            if any(recipe not in work.store for recipe in job.recipes.last)
+            Job(job.name, f"{SUBMODEL_JOB}:retrain_submodel", job)
+            for job in submodels
+            if job.recipes.retrained not in work.store
         ],
         "sub-models",
     )
     work.progress.update("sub-models", 1.0, "done")
-    return jobs
+
+
+def _refine(work: _Export, submodels: tuple[SubmodelJob, ...]) -> None:
+    """Train all sub-models through one fusion, where there are several."""
+    recipe = submodels[0].recipes.refined
+    if recipe is not None and recipe not in work.store:
+        job = RefineJob(recipe, submodels, work.recipes, work.store, work.workspace, work.settings)
+        work.run([Job("all together", f"{REFINE_JOB}:refine_submodels", job)], "refining")
+    work.progress.update("refining", 1.0, "done")
+
+
+def _finish(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
+    """Zeros, flatbuffers and features of each sub-model."""
+    work.run(
+        [
+            Job(job.name, f"{SUBMODEL_JOB}:finish_submodel", job)
+            for job in submodels
+            if any(recipe not in work.store for recipe in job.recipes.last)
+        ],
+        "flatbuffers",
+    )
+    work.progress.update("flatbuffers", 1.0, "done")
 
 
 def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:

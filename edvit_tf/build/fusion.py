@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.balance import draw
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Batches, Schedule, fit, steps_of
 from edvit_tf.bundle.manifest import Calibration
-from edvit_tf.runtime.ensemble import accuracy
+from edvit_tf.runtime.ensemble import accuracy, balanced_accuracy
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.model import read_weights, write_weights
 
@@ -29,10 +30,17 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class FusionSettings:
-    """How the fusion is trained; `left_out` is the share of examples that miss one sub-model or more."""
+    """How the fusion is trained.
+
+    Attributes:
+        schedule: epochs, learning rate and so on.
+        left_out: share of examples that miss one sub-model or more.
+        balance: whether a class counts the same however many examples it has, see `balance.py`.
+    """
 
     schedule: Schedule
     left_out: float
+    balance: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class FusionData:
     Attributes:
         features: f32 [n, views, total width], concatenated in the order of the sub-models.
         targets: probabilities f32 [n, views, classes].
+        classes: int64 [n], what the examples are.
         validation: f32 [m, total width].
         labels: int64 [m].
         sizes: width of each sub-model's feature.
@@ -49,6 +58,7 @@ class FusionData:
 
     features: Features
     targets: NDArray[np.float32]
+    classes: NDArray[np.int64]
     validation: Features
     labels: NDArray[np.int64]
     sizes: tuple[int, ...]
@@ -94,11 +104,12 @@ def train_fusion(
     keras.utils.set_random_seed(seed)
     model = build_fusion(data.sizes, data.targets.shape[-1])
     everything = np.ones(len(data.sizes), bool)
+    judge = balanced_accuracy if settings.balance else accuracy
     best = Best(read_weights(model))
     epochs = settings.schedule.epochs
 
     def after_epoch(epoch: int) -> None:
-        reached = accuracy(fuse(model, data.validation, data.sizes, everything), data.labels)
+        reached = judge(fuse(model, data.validation, data.sizes, everything), data.labels)
         best.offer(reached, lambda: read_weights(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
@@ -157,9 +168,12 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
 def _batches(data: FusionData, settings: FusionSettings) -> Batches:
     size = min(settings.schedule.batch, len(data.features))
+    everything = np.arange(len(data.features))
 
     def epoch(generator: np.random.Generator) -> Iterator[tuple[Any, NDArray[np.float32]]]:
-        order = generator.permutation(len(data.features))
+        order = generator.permutation(
+            draw(everything, data.classes, len(everything), generator) if settings.balance else everything
+        )
         for start in range(0, len(order) - size + 1, size):
             rows = order[start : start + size]
             view = generator.integers(0, data.features.shape[1], size)

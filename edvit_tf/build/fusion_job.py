@@ -9,9 +9,8 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.stages import FUSION
 from edvit_tf.build.store import Result
-from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, read_answers
+from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, lessons
 from edvit_tf.runtime.ensemble import accuracy
-from edvit_tf.runtime.fusion import softmax
 from edvit_tf.runtime.interpreter import Flatbuffer
 
 _RATE = 2e-3
@@ -27,25 +26,29 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     from edvit_converters.tflite import convert_fusion
 
     from edvit_tf.build.fusion import FusionData, FusionSettings, calibrate, train_fusion
-    from edvit_tf.build.training import Schedule, one_hot
+    from edvit_tf.build.retrain import mixed_targets
+    from edvit_tf.build.training import Schedule
     from edvit_tf.vit.model import read_weights
 
     store, workspace, made = job.store, job.workspace, list(job.submodels.values())
     features = [store.get(recipes.features).array("features") for recipes in made]
     first = [next(iter(recipes.variants.values())) for recipes in made]
     labels = np.asarray(workspace.split("validation").labels)
-    taught = softmax(read_answers(store, job.taught))
-    truth = one_hot(workspace.split("train").labels, len(workspace.classes))[:, np.newaxis]
+    classes = np.asarray(workspace.split("train").labels)
+    taught = lessons(store, job.taught, workspace, balance=settings.balance)
     data = FusionData(
         features=np.concatenate(features, axis=-1),
-        targets=settings.distillation * taught + (1 - settings.distillation) * truth,
+        targets=mixed_targets(taught, classes, len(workspace.classes), settings.distillation),
+        classes=classes,
         validation=np.concatenate([store.get(recipe).array("features") for recipe in first], axis=-1),
         labels=labels,
         sizes=tuple(part.shape[-1] for part in features),
     )
     model = train_fusion(
         data,
-        FusionSettings(Schedule(settings.fusion_epochs, settings.batch, _RATE), settings.left_out),
+        FusionSettings(
+            Schedule(settings.fusion_epochs, settings.batch, _RATE), settings.left_out, settings.balance
+        ),
         seed=settings.seed_for("fusion"),
         report=report,
         snapshots=Snapshots(store.unfinished(job.recipe)),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.balance import draw
+
 OTHER = "other"
 
 Choose = Callable[[np.random.Generator], NDArray[np.int64]]
@@ -36,7 +38,12 @@ def regroup(logits: NDArray[np.float32], group: tuple[int, ...]) -> NDArray[np.f
 
 
 def chooser(
-    labels: NDArray[np.int64], other: int, *, others: float = 1.0, limit: int | None = None
+    labels: NDArray[np.int64],
+    other: int,
+    *,
+    others: float = 1.0,
+    limit: int | None = None,
+    balanced_by: NDArray[np.int64] | None = None,
 ) -> Choose:
     """The rows of an epoch: the whole group, and some of the others, drawn anew each time.
 
@@ -45,12 +52,20 @@ def chooser(
         other: the position that stands for "other".
         others: how many of those, in the group's pictures a class: 1 is as in the paper's ancestors.
         limit: draw only so many of these rows.
+        balanced_by: int64 [n], the data set's classes: as many rows as without, but as many of each class.
     """
     own, rest = np.flatnonzero(labels != other), np.flatnonzero(labels == other)
     drawn = min(len(rest), max(1, round(others * len(own) / other)))
 
     def choose(generator: np.random.Generator) -> NDArray[np.int64]:
-        rows = np.concatenate([own, generator.choice(rest, drawn, replace=False)]) if drawn else own
+        if balanced_by is not None:
+            mine, strangers = (
+                draw(rows, balanced_by, count, generator) if count else rows[:0]
+                for rows, count in ((own, len(own)), (rest, drawn))
+            )
+        else:
+            mine, strangers = own, generator.choice(rest, drawn, replace=False) if drawn else rest
+        rows = np.concatenate([mine, strangers])
         return rows if limit is None else generator.choice(rows, min(limit, len(rows)), replace=False)
 
     return choose

@@ -38,11 +38,13 @@ class Importance:
         residual: [width].
         heads: for each block [heads].
         mlp: for each block [MLP units].
+        stem: for each convolution of the stem [channels].
     """
 
     residual: Scores
     heads: tuple[Scores, ...]
     mlp: tuple[Scores, ...]
+    stem: tuple[Scores, ...] = ()
 
 
 def proxy_images(
@@ -102,7 +104,7 @@ def fisher(
         totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
     residual, *rest = [total / (2 * len(images)) for total in totals]
     depth = len(config.blocks)
-    return Importance(residual, tuple(rest[:depth]), tuple(rest[depth:]))
+    return Importance(residual, tuple(rest[:depth]), tuple(rest[depth : 2 * depth]), tuple(rest[2 * depth :]))
 
 
 def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -> Importance:
@@ -143,12 +145,17 @@ def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -
         np.asarray([without(_channel(config, channel)) for channel in range(config.width)]),
         tuple(np.asarray([without(_head(config, i, head)) for head in range(b.heads)]) for i, b in blocks),
         tuple(np.asarray([without(_mlp_unit(i, unit)) for unit in range(b.mlp_units)]) for i, b in blocks),
+        tuple(
+            np.asarray([without(_stem_channel(config, i, channel)) for channel in range(channels)])
+            for i, channels in enumerate(config.stem)
+        ),
     )
 
 
 def reference_passes(config: ViTConfig) -> int:
     """Forward passes over the proxy images that `divergence` takes: the whole model, then each unit."""
-    return 1 + config.width + sum(block.heads + block.mlp_units for block in config.blocks)
+    blocks = sum(block.heads + block.mlp_units for block in config.blocks)
+    return 1 + config.width + blocks + sum(config.stem)
 
 
 _Unit = dict[str, tuple[int, slice]]
@@ -168,6 +175,11 @@ def _mlp_unit(block: int, unit: int) -> _Unit:
     return {f"block_{block}_mlp_down/kernel": (0, slice(unit, unit + 1))}
 
 
+def _stem_channel(config: ViTConfig, index: int, channel: int) -> _Unit:
+    reader = "patch_embedding" if index == len(config.stem) - 1 else f"stem_{index + 1}"
+    return {f"{reader}/kernel": (2, slice(channel, channel + 1))}
+
+
 def _tapped(model: Any, config: ViTConfig) -> Any:
     """The model with every gated activation beside its logits.
 
@@ -181,31 +193,42 @@ def _tapped(model: Any, config: ViTConfig) -> Any:
         "writes": [model.get_layer(name).output for name in writes],
         "heads": [model.get_layer(f"block_{index}_attention").output for index in blocks],
         "mlp": [model.get_layer(f"block_{index}_gelu").output for index in blocks],
+        "stem": [model.get_layer(f"stem_{index}").output for index in range(len(config.stem))],
     }
     return keras.Model(model.input, outputs)
 
 
 def _squared_gate_gradients(tapped: Any, config: ViTConfig, images: Any, signs: Any) -> list[Any]:
-    """Sums over images of squared gate gradients: residual [width], then heads and then MLPs by block."""
+    """Sums over images of squared gate gradients: residual [width], heads, MLPs by block, and the stem's."""
     with tf.GradientTape() as tape:
         outputs = tapped(images, training=False)
-        probabilities = tf.stop_gradient(tf.nn.softmax(outputs["logits"]))
-        vector = tf.sqrt(probabilities) * signs
-        vector -= probabilities * tf.reduce_sum(vector, axis=-1, keepdims=True)
-        target = tf.reduce_sum(vector * outputs["logits"])
-    kinds = {kind: outputs[kind] for kind in ("writes", "heads", "mlp")}
+        target = fisher_target(outputs["logits"], signs)
+    kinds = {kind: outputs[kind] for kind in ("writes", "heads", "mlp", "stem")}
     gates = {
-        kind: [_sum_over_tokens(a * g) for a, g in zip(kinds[kind], gradients, strict=True)]
+        kind: [_sum_over_places(a * g) for a, g in zip(kinds[kind], gradients, strict=True)]
         for kind, gradients in tape.gradient(target, kinds).items()
     }
     heads = [
         tf.reduce_sum(tf.reshape(gate, [-1, block.heads, config.head_size]), axis=-1)
         for gate, block in zip(gates["heads"], config.blocks, strict=True)
     ]
-    per_image = [tf.add_n(gates["writes"]), *heads, *gates["mlp"]]
+    per_image = [tf.add_n(gates["writes"]), *heads, *gates["mlp"], *gates["stem"]]
     return [tf.reduce_sum(tf.square(gate), axis=0) for gate in per_image]
 
 
-def _sum_over_tokens(products: Any) -> Any:
-    """[b, n, units] → [b, units]; the last block has only the class token, and nothing to sum."""
-    return tf.reduce_sum(products, axis=1) if len(products.shape) == 3 else products
+def fisher_target(logits: Any, signs: Any) -> Any:
+    """The scalar logitsᵀ·B·ε, summed over images, whose squared gate gradients estimate the divergence.
+
+    Args:
+        logits: f32 [b, classes].
+        signs: ε, f32 [b, classes], each -1 or 1 at random.
+    """
+    probabilities = tf.stop_gradient(tf.nn.softmax(logits))
+    vector = tf.sqrt(probabilities) * signs
+    vector -= probabilities * tf.reduce_sum(vector, axis=-1, keepdims=True)
+    return tf.reduce_sum(vector * logits)
+
+
+def _sum_over_places(products: Any) -> Any:
+    """[b, tokens, units] or [b, h, w, units] → [b, units]; the last block has the class token alone."""
+    return tf.reduce_sum(products, axis=list(range(1, len(products.shape) - 1)))

@@ -9,12 +9,13 @@ from edvit_converters.formats import find
 from edvit_tf import zoo
 from edvit_tf.build.data import class_names
 from edvit_tf.build.grouping import logits_of_group
+from edvit_tf.build.layerwise import Bytes, check_budget
 from edvit_tf.build.settings import GROUPINGS, ExportSettings
 from edvit_tf.build.split import Groups, by_hand, random_balanced
-from edvit_tf.build.widths import Widths, largest_within, narrowed, uniform
+from edvit_tf.build.widths import Widths, largest_within, most_logits, narrowed, uniform
 from edvit_tf.errors import ModelError, PlanError, UsageError
-from edvit_tf.vit.checkpoint import Checkpoint, load
-from edvit_tf.vit.config import PRESETS, ViTConfig, weight_shapes
+from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, load
+from edvit_tf.vit.config import PRESETS, STEM_STRIDE, ViTConfig, weight_shapes
 
 # Of int8-full the patch embedding and the projections stay float.
 _BYTES_OF_A_WEIGHT = {
@@ -126,11 +127,22 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
     classes = class_names(settings.data)
     teacher, config = _teacher_config(settings.model, len(classes))
     groups = _planned_groups(settings, classes)
-    if settings.heads is None:
-        widths = largest_within(config, settings.devices, int(settings.share * config.f32_bytes))
-    else:
-        widths = uniform(config, settings.heads)
+    widths = _planned_widths(settings, config)
     return ExportPlan(teacher, config, classes, widths, settings.formats, ()).with_groups(groups)
+
+
+def _planned_widths(settings: ExportSettings, config: ViTConfig) -> Widths:
+    """Uniform widths; where each layer has its own, those of about the same cost."""
+    if settings.heads is not None:
+        return uniform(config, settings.heads)
+    if settings.widths == "bytes" and settings.budget is not None:
+        logits = most_logits(config.classes, settings.devices)
+        check_budget(config.with_classes(logits), Bytes(), settings.budget)
+        try:
+            return largest_within(config, settings.devices, int(settings.devices * settings.budget))
+        except PlanError:
+            return uniform(config, 1)  # single layers can be narrower than that
+    return largest_within(config, settings.devices, int(settings.share * config.f32_bytes))
 
 
 def _planned_groups(settings: ExportSettings, classes: tuple[str, ...]) -> Groups:
@@ -142,6 +154,22 @@ def _planned_groups(settings: ExportSettings, classes: tuple[str, ...]) -> Group
             f"--groups names {len(groups)} groups for {settings.devices} devices: name one for each"
         )
     return groups
+
+
+def find_teacher(settings: ExportSettings, classes: tuple[str, ...]) -> Checkpoint:
+    """The teacher of an export: a trained one, or with `random_weights` a preset's sizes alone.
+
+    Raises:
+        UsageError: random weights for what is no preset; or as `load_teacher`.
+        ModelError: as `load_teacher`.
+    """
+    if not settings.random_weights:
+        return load_teacher(settings.model, classes)
+    if settings.model not in PRESETS:
+        raise UsageError(f"--random-weights needs one of the presets {', '.join(PRESETS)} as --model")
+    config = PRESETS[settings.model].with_classes(len(classes))
+    weights = fresh_weights(config, seed=settings.seed_for("teacher"))
+    return Checkpoint(config, weights, classes, {"random_weights": True})
 
 
 def load_teacher(model: str, classes: tuple[str, ...]) -> Checkpoint:
@@ -201,7 +229,7 @@ def _planned(
 
 
 def _arena_bytes(config: ViTConfig) -> int:
-    """The widest step of the widest block: the stream twice, query, key and value, attention, or the MLP."""
+    """The widest step: the stem's first, or in a block the stream twice with attention or with the MLP."""
     tokens = config.tokens
     steps = [
         2 * tokens * config.width
@@ -211,4 +239,7 @@ def _arena_bytes(config: ViTConfig) -> int:
         )
         for block in config.blocks
     ]
+    image, pixels = config.image, config.image.height * config.image.width
+    if config.stem:
+        steps.append(pixels * image.channels + pixels // STEM_STRIDE**2 * config.stem[0])
     return 4 * max(steps)

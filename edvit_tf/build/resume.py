@@ -35,11 +35,13 @@ class Best:
 class Snapshots:
     """The state of a training after an epoch, in one file that is replaced whole.
 
-    It is kept as often as costs a twentieth of the time. Nothing of it changes what the training gives.
+    It is kept as often as costs a twentieth of the time. Nothing of it changes what training gives. A state
+    of another training, by what it is `made_from`, is not taken up.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, made_from: str = "") -> None:
         self._file = file
+        self._made_from = made_from
         self._next = 0.0
 
     def keep(
@@ -60,6 +62,7 @@ class Snapshots:
         if best is not None:
             arrays |= {f"best/{name}": np.asarray(weight) for name, weight in best.weights.items()}
         header = {
+            "made_from": self._made_from,
             "epochs": epochs,
             "generator": generator.bit_generator.state,
             "accuracy": best.accuracy if best is not None else None,
@@ -69,10 +72,18 @@ class Snapshots:
         self._next = ended + (ended - started) / _SHARE_OF_TIME
 
     def restore(self, variables: Sequence[Any], generator: np.random.Generator, best: Best | None) -> int:
-        """Put back the state that was kept last, and say after how many epochs that was; 0 without one."""
+        """Put back the state that was kept last, and say after how many epochs that was; 0 without one.
+
+        Args:
+            variables: as `keep` was given them.
+            generator: is put back too.
+            best: is put back too.
+        """
         try:
             with safe_open(self._file, framework="numpy") as file:
                 header = json.loads(file.metadata()[_KEY])
+                if header["made_from"] != self._made_from:
+                    return 0
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError):
             return 0

@@ -20,6 +20,7 @@ from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Examples, Forward, Loss, Schedule, cross_entropy, fit, one_hot, steps_of
+from edvit_tf.runtime.ensemble import Judge, accuracy, balanced_accuracy
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
@@ -38,6 +39,7 @@ class GroupData:
         rows: how many that are.
         measured: rows of the validation split that accuracy is measured on, chosen like an epoch, once.
         images, labels: those pictures, and their classes in the group.
+        judge: how right logits are of those labels.
     """
 
     examples: Examples
@@ -47,6 +49,7 @@ class GroupData:
     measured: NDArray[np.int64]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    judge: Judge
 
     @property
     def own_examples(self) -> Examples:
@@ -61,6 +64,7 @@ def group_data(
     *,
     distillation: float,
     others: float,
+    balance: bool,
     seed: int,
     rows: int | None = None,
 ) -> GroupData:
@@ -68,33 +72,58 @@ def group_data(
 
     Args:
         dataset: the splits, labelled with all classes.
-        teacher_logits: f32 [n, views, classes] for the training split, as `teacher_logits` gives them.
+        teacher_logits: f32 [n, views, classes] for the training split; with `balance` freed of their prior.
         group: the classes of the sub-model; all of them for the single student.
         distillation: share of the teacher in the targets.
         others: out-of-group pictures of an epoch, in the group's pictures a class.
+        balance: whether a class counts the same however many pictures it has, see `balance.py`.
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
-    count = logits_of_group(len(dataset.classes), group)
     labels = relabel(dataset.train.labels, group)
-
-    def targets(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
-        return distillation * softmax(logits) + (1 - distillation) * truth[:, np.newaxis]
-
-    own = targets(regroup(teacher_logits, group), one_hot(labels, count))
-    everything = targets(teacher_logits, one_hot(dataset.train.labels, len(dataset.classes)))
-    choose = chooser(labels, len(group), others=others, limit=rows)
+    own = group_targets(teacher_logits, dataset.train.labels, group, distillation)
+    everything = mixed_targets(teacher_logits, dataset.train.labels, len(dataset.classes), distillation)
+    choose = chooser(
+        labels, len(group), others=others, limit=rows, balanced_by=dataset.train.labels if balance else None
+    )
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
-        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1).astype(np.float32)),
-        count,
+        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1)),
+        own.shape[-1],
         choose,
         len(choose(np.random.default_rng(seed))),
         measured,
         dataset.validation.images[measured],
         validation[measured],
+        balanced_accuracy if balance else accuracy,
     )
+
+
+def mixed_targets(
+    teacher_logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int, distillation: float
+) -> NDArray[np.float32]:
+    """Teacher and label mixed: probabilities f32 [n, views, classes].
+
+    Args:
+        teacher_logits: f32 [n, views, classes].
+        labels: int64 [n].
+        classes: how many there are.
+        distillation: share of the teacher, 0 to 1.
+    """
+    truth = one_hot(labels, classes)[:, np.newaxis]
+    return np.asarray(distillation * softmax(teacher_logits) + (1 - distillation) * truth, np.float32)
+
+
+def group_targets(
+    teacher_logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    group: tuple[int, ...],
+    distillation: float,
+) -> NDArray[np.float32]:
+    """The same over a group's classes and "other": f32 [n, views, `logits_of_group`]."""
+    count = logits_of_group(teacher_logits.shape[-1], group)
+    return mixed_targets(regroup(teacher_logits, group), relabel(labels, group), count, distillation)
 
 
 def retrain(
@@ -119,18 +148,36 @@ def retrain(
         snapshots: where an interrupted training is taken up again.
 
     Returns:
-        The retrained model and its validation accuracy.
+        The retrained model and its validation accuracy, the mean over classes if the data is balanced.
     """
     keras.utils.set_random_seed(seed)
     model = from_checkpoint(student)
-    forward = Forward(model)
     best = Best(student.weights)
+    train_on_group(
+        model, data, schedule, best, matching=matching, seed=seed, report=report, snapshots=snapshots
+    )
+    return with_weights(student, dict(best.weights)), best.accuracy
+
+
+def train_on_group(
+    model: Any,
+    data: GroupData,
+    schedule: Schedule,
+    best: Best,
+    *,
+    matching: float,
+    seed: int,
+    report: Callable[[float, str], None],
+    snapshots: Snapshots | None = None,
+) -> None:
+    """Train any Keras model that gives `feature` and `logits`; `best` is offered every epoch's weights."""
+    forward = Forward(model)
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
-        accuracy = forward.accuracy(data.images, data.labels)
-        best.offer(accuracy, lambda: read_weights(model))
-        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
+        reached = data.judge(forward(data.images)["logits"], data.labels)
+        best.offer(reached, lambda: read_weights(model))
+        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     batch = schedule.batch
     fit(
@@ -144,7 +191,6 @@ def retrain(
         best=best,
         snapshots=snapshots,
     )
-    return with_weights(student, dict(best.weights)), best.accuracy
 
 
 def _tutored(model: Any, data: GroupData) -> Any:

@@ -10,16 +10,19 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
-from edvit_tf.build.store import DEFAULT_NAME, VARIABLE
+from edvit_tf.build.store import default_folder
 from edvit_tf.build.widths import DEFAULT_SHARE
 from edvit_tf.errors import MissingPackage, UsageError
 
-# Where a bundle is made, and by how many processes, does not change it: the manifest leaves these out.
-_NOT_RECORDED = ("out", "workers", "cache")
+# Where a bundle is made, and by which processes, does not change it: the manifest leaves these out.
+_NOT_RECORDED = ("out", "workers", "engine", "cache")
 
 
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
+STARTS = ("pruned", "random")
+WIDTHS = ("uniform", "bytes", "latency")
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class ExportSettings:
 
     Attributes:
         model: a preset whose teacher ships with the package, or a file of `edvit-tf train` or of Keras 2.
+        random_weights: take a preset's sizes and no training: for sizes, times and memory, not for accuracy.
         data: a registered data set, or a folder of class folders.
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
@@ -37,10 +41,16 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
+        widths: `uniform`, the same in every block, or of each layer, chosen by importance so that a sub-model
+            takes as many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
+        budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
+            milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
             confuses, `count` by pictures, or labels with commas between and semicolons between groups.
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
+        start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
         epochs: of retraining.
+        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
         sparsity_epochs: of the TF-MOT stage.
         fusion_epochs: of the fusion.
         batch: pictures in a step.
@@ -48,10 +58,12 @@ class ExportSettings:
         distillation: share of the teacher in the targets, 0 to 1.
         matching: weight of the loss that matches the class token with the teacher's, 0 leaves it out.
         others: out-of-group pictures of an epoch, in the group's pictures a class; the paper's is 1.
+        balance: whether classes count the same however many pictures they have.
         left_out: share of the fusion's examples that miss one sub-model or more, 0 to 1.
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
         workers: trainings side by side.
+        engine: what runs them: `local`, processes on this machine, or `ray`, the machines of a cluster.
         cache: folder for the results of stages; by default `EDVIT_CACHE`, or `edvit-cache` beside `out`.
         name: of the bundle; by default from model and data.
         version: of the bundle; a fleet takes only a higher one than it has.
@@ -62,14 +74,19 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    random_weights: bool = False
     sparsity: float = 0.0
     seed: int = 1
     baselines: bool = False
     share: float = DEFAULT_SHARE
     heads: int | None = None
+    widths: str = "uniform"
+    budget: float | None = None
     groups: str = "random"
     importance: str = "fisher"
+    start: str = "pruned"
     epochs: int = 16
+    refine_epochs: int = 6
     sparsity_epochs: int = 4
     fusion_epochs: int = 30
     batch: int = 128
@@ -77,10 +94,12 @@ class ExportSettings:
     distillation: float = 0.5
     matching: float = 1.0
     others: float = 4.0
+    balance: bool = True
     left_out: float = 0.4
     proxy_images: int = 32
     memory_mb: float | None = None
     workers: int = min(2, os.cpu_count() or 1)
+    engine: str = "local"
     cache: str | None = None
     name: str | None = None
     version: int = 1
@@ -91,8 +110,12 @@ class ExportSettings:
                 value = getattr(self, key)
                 if value is not None and not holds(value):
                     raise UsageError(f"{_option(key)} is {value}: it must be {range_in_words}")
-        if self.importance not in IMPORTANCES:
-            raise UsageError(f"--importance is {self.importance}: it must be one of {', '.join(IMPORTANCES)}")
+        for key, values in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in values:
+                raise UsageError(f"{_option(key)} is {value}: it must be one of {', '.join(values)}")
+        if self.budget is not None and self.widths == "uniform":
+            raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
@@ -106,8 +129,9 @@ class ExportSettings:
     @property
     def cache_folder(self) -> Path:
         """Where the results of stages are kept."""
-        given = self.cache or os.environ.get(VARIABLE)
-        return Path(given).expanduser() if given else Path(self.out).absolute().parent / DEFAULT_NAME
+        if self.cache:
+            return Path(self.cache).expanduser()
+        return default_folder(Path(self.out).absolute().parent)
 
     def recorded(self) -> dict[str, object]:
         """What the manifest keeps of it."""
@@ -119,6 +143,13 @@ class ExportSettings:
         return int(np.random.SeedSequence([self.seed, *words]).generate_state(1)[0])
 
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "importance": IMPORTANCES,
+    "start": STARTS,
+    "widths": WIDTHS,
+    "engine": ENGINES,
+}
+
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (
         ("devices", "heads", "epochs", "sparsity_epochs", "fusion_epochs", "batch", "proxy_images", "workers",
@@ -126,8 +157,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         lambda value: value >= 1,
         "1 or more",
     ),
-    (("rate", "share", "memory_mb", "others"), lambda value: value > 0, "above 0"),
-    (("matching",), lambda value: value >= 0, "0 or more"),
+    (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
+    (("matching", "refine_epochs"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),
 )  # fmt: skip

@@ -68,13 +68,13 @@ def sparsify(
     pruning.set_model(model)
     pruning.on_train_begin()
     forward = Forward(model)
-    accuracy = -1.0
+    reached = -1.0
 
     def after_epoch(epoch: int) -> None:
-        nonlocal accuracy
+        nonlocal reached
         pruning.on_epoch_end(epoch)  # puts the zeros back that the last step's update filled
-        accuracy = forward.accuracy(data.images, data.labels)
-        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
+        reached = data.judge(forward(data.images)["logits"], data.labels)
+        report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     fit(
         model,
@@ -88,7 +88,7 @@ def sparsify(
     )
     weights = read_weights(tfmot.sparsity.keras.strip_pruning(model))
     check_sparsity(weights, sparsity)
-    return with_weights(student, weights), accuracy
+    return with_weights(student, weights), reached
 
 
 def sparsity_of(weights: Weights) -> dict[str, float]:

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -23,12 +23,19 @@ from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.widths import Widths
 from edvit_tf.vit.checkpoint import Checkpoint
+from edvit_tf.vit.config import ViTConfig
 
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "ai-edge-quantizer", "numpy",
 )  # fmt: skip
 _MODEL = ("edvit_tf.vit.config", "edvit_tf.vit.layers", "edvit_tf.vit.model")
-_TRAINING = ("edvit_tf.build.grouping", "edvit_tf.build.training", "edvit_tf.build.resume", *_MODEL)
+_TRAINING = (
+    "edvit_tf.build.balance",
+    "edvit_tf.build.grouping",
+    "edvit_tf.build.training",
+    "edvit_tf.build.resume",
+    *_MODEL,
+)
 _CONVERSION = ("edvit_converters", *_MODEL)
 
 
@@ -93,24 +100,42 @@ IMPORTANCE = Stage(
     ("importance", "proxy_images", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
 )
+LATENCY = Stage("latency", (), ("edvit_tf.build.latency_job", "edvit_tf.build.latency", *_CONVERSION))
 SURGERY = Stage(
-    "surgery", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery", "edvit_tf.build.widths")
+    "surgery",
+    ("widths", "budget", "start", "seed"),
+    (
+        "edvit_tf.build.submodel_job",
+        "edvit_tf.build.surgery",
+        "edvit_tf.build.widths",
+        "edvit_tf.build.layerwise",
+        "edvit_tf.build.latency",
+        "edvit_tf.vit.checkpoint",
+    ),
 )
 RETRAIN = Stage(
     "retrain",
-    ("epochs", "batch", "rate", "distillation", "matching", "others", "seed"),
+    ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
 )
+REFINE = Stage(
+    "refine",
+    ("refine_epochs", "batch", "rate", "distillation", "balance", "left_out", "seed"),
+    (
+        "edvit_tf.build.refine_job", "edvit_tf.build.refine", "edvit_tf.build.retrain",
+        "edvit_tf.build.fusion", *_TRAINING,
+    ),
+)  # fmt: skip
 SPARSIFY = Stage(
     "sparsify",
-    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "seed"),
+    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
 )
 CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
 FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
 FUSION = Stage(
     "fusion",
-    ("fusion_epochs", "batch", "distillation", "left_out", "seed"),
+    ("fusion_epochs", "batch", "distillation", "balance", "left_out", "seed"),
     ("edvit_tf.build.fusion_job", "edvit_tf.build.fusion", *_TRAINING, *_CONVERSION),
 )
 FUSED = Stage(
@@ -139,24 +164,29 @@ class TeacherRecipes:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelRecipes:
-    """The results on the way of one sub-model; `sparse` is None where the stage is left out."""
+    """The results on the way of one sub-model; None where a stage is left out.
+
+    The refined sub-models lie in one result together.
+    """
 
     importance: Recipe
     cut: Recipe
     retrained: Recipe
+    refined: Recipe | None
     sparse: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
+    latency: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.sparse or self.retrained
+        return self.sparse or self.refined or self.retrained
 
     @property
     def last(self) -> tuple[Recipe, ...]:
         """When these are there nothing is left to make."""
-        return (self.cut, self.trained, self.features, *self.variants.values())
+        return (self.trained, self.features, *self.variants.values())
 
 
 def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) -> TeacherRecipes:
@@ -185,28 +215,83 @@ def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) 
     )
 
 
-def of_submodel(
+def of_latency(settings: ExportSettings, config: ViTConfig, widths: Widths) -> Recipe:
+    """What sub-models take on this machine; measured once, so that widths stay as they were chosen."""
+    return LATENCY.recipe(
+        settings, config=config.to_json(), widths=asdict(widths), format=settings.formats[0]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainedRecipes:
+    """The results on the way of one sub-model while it is alone; `latency` where widths are chosen by it."""
+
+    importance: Recipe
+    latency: Recipe | None
+    cut: Recipe
+    retrained: Recipe
+
+
+def of_retrained(
     settings: ExportSettings,
     taught: TeacherRecipes,
     name: str,
     group: tuple[int, ...],
     widths: Widths,
     rows: int | None,
-) -> SubmodelRecipes:
-    """Recipes of one sub-model, or of the single student."""
+    latency: Recipe | None,
+) -> RetrainedRecipes:
+    """Recipes of one sub-model, or of the single student, until it is retrained."""
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
-    cut = SURGERY.recipe(settings, importance, widths=asdict(widths))
-    trained = retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
+    retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    return RetrainedRecipes(importance, latency, cut, retrained)
+
+
+def of_refined(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    groups: Sequence[tuple[int, ...]],
+    alone: Sequence[RetrainedRecipes],
+) -> Recipe | None:
+    """The recipe of the one result that holds all refined sub-models; None where the stage is left out."""
+    if not settings.refine_epochs or len(alone) == 1:
+        return None
+    retrained = [recipes.retrained for recipes in alone]
+    return REFINE.recipe(settings, taught.data, *taught.answers, *retrained, groups=groups)
+
+
+def of_submodel(
+    settings: ExportSettings,
+    taught: TeacherRecipes,
+    name: str,
+    group: tuple[int, ...],
+    alone: RetrainedRecipes,
+    refined: Recipe | None,
+    rows: int | None,
+) -> SubmodelRecipes:
+    """All recipes of one sub-model, or of the single student."""
+    data, answers = taught.data, taught.answers
+    trained = refined or alone.retrained
     sparse = None
     if settings.sparsity:
-        trained = sparse = SPARSIFY.recipe(settings, retrained, data, *answers, group=group, rows=rows)
+        trained = sparse = SPARSIFY.recipe(
+            settings, trained, data, *answers, name=name, group=group, rows=rows
+        )
     variants = {
         entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
         for entry in settings.formats
     }
     return SubmodelRecipes(
-        importance, cut, retrained, sparse, variants, FEATURES.recipe(settings, trained, data)
+        alone.importance,
+        alone.cut,
+        alone.retrained,
+        refined,
+        sparse,
+        variants,
+        FEATURES.recipe(settings, trained, data, name=name),
+        alone.latency,
     )
 
 

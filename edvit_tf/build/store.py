@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.bundle.draft import draft, remove_left_over
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import TrainingError, UsageError
 
 DEFAULT_NAME = "edvit-cache"
 VARIABLE = "EDVIT_CACHE"
@@ -117,13 +117,19 @@ class Store:
         """The result: the stored one, or what `write` puts into an empty one.
 
         Of two processes that make the same at once the first one's counts: the same recipe makes the same.
+
+        Raises:
+            TrainingError: a training of this stage went wrong; the sentence names the stage.
         """
         found = self.find(recipe)
         if found is not None:
             return found
         target, started = self.folder / recipe.key, time.monotonic()
         with contextlib.suppress(FileExistsError), draft(target) as folder:
-            write(Result(folder))
+            try:
+                write(Result(folder))
+            except TrainingError as error:
+                raise TrainingError(f"the stage {recipe.stage} stopped: {error.message}") from error
             seconds = round(time.monotonic() - started, 2)
             about = {"stage": recipe.stage, "made_from": recipe.made_from, "seconds": seconds}
             (folder / _RESULT).write_text(json.dumps(about, indent=1), "utf-8")
@@ -133,6 +139,12 @@ class Store:
     def unfinished(self, recipe: Recipe) -> Path:
         """The file for the state of a long training that makes this result; it goes when the result comes."""
         return self.folder / f"{recipe.key}.unfinished"
+
+
+def default_folder(beside: Path) -> Path:
+    """The store that is used when none is named: `EDVIT_CACHE`, or one in the folder `beside`."""
+    given = os.environ.get(VARIABLE)
+    return Path(given).expanduser() if given else beside / DEFAULT_NAME
 
 
 @contextmanager
@@ -177,6 +189,11 @@ class Stored:
     name: str
     bytes: int
     used: float
+
+    @property
+    def stage(self) -> str:
+        """The stage that it is a result of."""
+        return self.name.rpartition("-")[0]
 
 
 def contents(folder: Path) -> list[Stored]:

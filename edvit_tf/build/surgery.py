@@ -2,7 +2,8 @@
 
 Dimensions that are coupled are cut as one (UP-ViTs, arXiv 2111.15127): a residual channel goes from the patch
 embedding, the class token, the positions, every norm, both ends of every block and the head; an attention
-head goes from query, key, value and projection; a hidden unit of an MLP from both its layers.
+head goes from query, key, value and projection; a hidden unit of an MLP from both its layers; a channel of
+the stem from its convolution and from what reads it.
 """
 
 import math
@@ -26,12 +27,20 @@ class Kept:
     Attributes:
         residual: channels of the residual stream, one set for the whole network.
         heads: for each block, its attention heads.
-        mlp: for each block, its hidden units.
+        mlp: for each block, its hidden units; a block that keeps neither goes whole.
+        stem: for each convolution of the stem, its channels.
     """
 
     residual: Indices
     heads: tuple[Indices, ...]
     mlp: tuple[Indices, ...]
+    stem: tuple[Indices, ...] = ()
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks that stay."""
+        sizes = zip(self.heads, self.mlp, strict=True)
+        return [index for index, (heads, mlp) in enumerate(sizes) if len(heads) or len(mlp)]
 
 
 def keep_all(config: ViTConfig) -> Kept:
@@ -40,6 +49,7 @@ def keep_all(config: ViTConfig) -> Kept:
         np.arange(config.width),
         tuple(np.arange(block.heads) for block in config.blocks),
         tuple(np.arange(block.mlp_units) for block in config.blocks),
+        tuple(np.arange(channels) for channels in config.stem),
     )
 
 
@@ -57,14 +67,20 @@ def cut(config: ViTConfig, weights: Weights, kept: Kept) -> tuple[ViTConfig, Wei
     smaller = replace(
         config,
         width=len(kept.residual),
-        blocks=tuple(BlockConfig(len(h), len(m)) for h, m in zip(kept.heads, kept.mlp, strict=True)),
+        blocks=tuple(BlockConfig(len(kept.heads[block]), len(kept.mlp[block])) for block in kept.blocks),
+        stem=tuple(len(channels) for channels in kept.stem),
     )
-    return smaller, {name: _cut_weight(name, weight, config, kept) for name, weight in weights.items()}
+    return smaller, {
+        _renamed(name, kept): _cut_weight(name, weight, config, kept)
+        for name, weight in weights.items()
+        if _block(name) is None or _block(name) in kept.blocks
+    }
 
 
 # What runs along the last two axes of a kernel, layer by layer. The other weights have only the last axis.
 _AXES: dict[str, tuple[str | None, str | None]] = {
-    "patch_embedding": (None, "residual"),
+    "stem": ("stem before", "stem"),
+    "patch_embedding": ("last of stem", "residual"),
     "class_token": (None, "residual"),
     "position_embedding": (None, "residual"),
     "attention_norm": (None, "residual"),
@@ -88,29 +104,52 @@ def residual_weights(config: ViTConfig) -> list[str]:
 def _cut_weight(name: str, weight: NDArray[np.float32], config: ViTConfig, kept: Kept) -> NDArray[np.float32]:
     parts = _parts(name)
     inputs, outputs = _AXES[parts["layer"]]
-    block = int(parts["block"] or 0)
+    index = int(parts["block"] or parts["stem"] or 0)
     if parts["weight"] == "kernel" and inputs is not None:
-        weight = weight.take(_units(inputs, block, config, kept), axis=-2)
+        weight = weight.take(_units(inputs, index, config, kept), axis=-2)
     if outputs is not None:
-        weight = weight.take(_units(outputs, block, config, kept), axis=-1)
+        weight = weight.take(_units(outputs, index, config, kept), axis=-1)
     return weight.copy()
 
 
+def _block(name: str) -> int | None:
+    """The block that a weight is in; None for one outside of them."""
+    block = _parts(name)["block"]
+    return None if block is None else int(block)
+
+
+def _renamed(name: str, kept: Kept) -> str:
+    """Its name when only the kept blocks are counted."""
+    block = _block(name)
+    if block is None:
+        return name
+    return f"block_{kept.blocks.index(block)}_{name.removeprefix(f'block_{block}_')}"
+
+
 def _parts(name: str) -> re.Match[str]:
-    """Block, layer and weight of a name of `weight_shapes`."""
-    parts = re.fullmatch(r"(?:block_(?P<block>\d+)_)?(?P<layer>\w+)/(?P<weight>\w+)", name)
+    """Block, layer, place in the stem and weight of a name of `weight_shapes`."""
+    parts = re.fullmatch(
+        r"(?:block_(?P<block>\d+)_)?(?P<layer>[a-z_]*[a-z])(?:_(?P<stem>\d+))?/(?P<weight>\w+)", name
+    )
     assert parts is not None  # noqa: S101 (check_weights knows every name)
     return parts
 
 
-def _units(dimension: str, block: int, config: ViTConfig, kept: Kept) -> Indices:
-    """Indices along one dimension; a head stands for its `head_size` units."""
+def _units(dimension: str, index: int, config: ViTConfig, kept: Kept) -> Indices:
+    """Indices along one dimension, of a block or of the stem; a head stands for its `head_size` units."""
+    picture = np.arange(config.image.channels)
     if dimension == "residual":
         return kept.residual
     if dimension == "mlp":
-        return kept.mlp[block]
+        return kept.mlp[index]
+    if dimension == "stem":
+        return kept.stem[index]
+    if dimension == "stem before":
+        return kept.stem[index - 1] if index else picture
+    if dimension == "last of stem":
+        return kept.stem[-1] if kept.stem else picture
     size = config.head_size
-    return (kept.heads[block][:, None] * size + np.arange(size)).ravel()
+    return (kept.heads[index][:, None] * size + np.arange(size)).ravel()
 
 
 def _check_kept(config: ViTConfig, kept: Kept) -> None:
@@ -118,8 +157,15 @@ def _check_kept(config: ViTConfig, kept: Kept) -> None:
         raise ModelError(
             f"The model has {len(config.blocks)} blocks, but other numbers of them are to be cut."
         )
+    if len(kept.stem) != len(config.stem):
+        raise ModelError(f"The model's stem has {len(config.stem)} convolutions, not {len(kept.stem)}.")
+    for index, channels in enumerate(config.stem):
+        _check_indices(f"channels of stem {index}", kept.stem[index], channels)
     _check_indices("residual channels", kept.residual, config.width)
-    for index, block in enumerate(config.blocks):
+    if not kept.blocks:
+        raise ModelError("At least one block must be kept.")
+    for index in kept.blocks:
+        block = config.blocks[index]
         _check_indices(f"heads of block {index}", kept.heads[index], block.heads)
         _check_indices(f"MLP units of block {index}", kept.mlp[index], block.mlp_units)
 

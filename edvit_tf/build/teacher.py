@@ -1,14 +1,16 @@
 """The teacher: the whole Vision Transformer, trained on labels, and what it says of every picture."""
 
-import time
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset, mean_and_deviation
 from edvit_tf.build.progress import Progress
+from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Examples, Forward, Schedule, fit, one_hot, steps_of
 from edvit_tf.errors import UsageError
 from edvit_tf.vit.checkpoint import Checkpoint
@@ -34,6 +36,7 @@ def train_teacher(
     settings: TeacherSettings,
     progress: Progress,
     keep: Callable[[Checkpoint], None] | None = None,
+    state: Path | None = None,
 ) -> Checkpoint:
     """Train a model from scratch; the epoch that is best on the validation split is returned.
 
@@ -43,13 +46,13 @@ def train_teacher(
         settings: seed and schedule.
         progress: told after every epoch.
         keep: given every checkpoint that is the best so far, as soon as there is one.
+        state: file for the state of a training that is not over: the same training goes on from there.
 
     Raises:
         UsageError: the pictures are not of the size the config takes.
     """
     if dataset.image != config.image:
         raise UsageError(f"the model takes {config.image}, the pictures are {dataset.image}")
-    started = time.monotonic()
     mean, deviation = mean_and_deviation(dataset.train.images)
     config = replace(config.with_classes(len(dataset.classes)), mean=mean, deviation=deviation)
     keras.utils.set_random_seed(settings.seed)
@@ -58,28 +61,28 @@ def train_teacher(
     targets = one_hot(dataset.train.labels, config.classes, LABEL_SMOOTHING)[:, np.newaxis]
     examples = Examples(dataset.train.images, np.repeat(targets, 2 if dataset.mirrored else 1, axis=1))
     epochs = settings.schedule.epochs
-    best: Checkpoint | None = None
-    best_accuracy = -1.0
+    best = Best(read_weights(model))
+
+    def checkpoint() -> Checkpoint:
+        details: dict[str, object] = {
+            "data": dataset.name,
+            "seed": settings.seed,
+            "epochs": epochs,
+            "validation_accuracy": best.accuracy,
+        }
+        if dataset.sound is not None:
+            details["sound"] = asdict(dataset.sound)
+        return Checkpoint(config, dict(best.weights), dataset.classes, details)
 
     def after_epoch(epoch: int) -> None:
-        nonlocal best, best_accuracy
-        accuracy = forward.accuracy(dataset.validation.images, dataset.validation.labels)
-        if accuracy > best_accuracy:
-            best_accuracy = accuracy
-            details: dict[str, object] = {
-                "data": dataset.name,
-                "seed": settings.seed,
-                "epochs": epochs,
-                "best_epoch": epoch,
-                "validation_accuracy": accuracy,
-                "seconds": round(time.monotonic() - started),
-            }
-            if dataset.sound is not None:
-                details["sound"] = asdict(dataset.sound)
-            best = Checkpoint(config, read_weights(model), dataset.classes, details)
-            if keep is not None:
-                keep(best)
-        progress.update("train", epoch / epochs, f"epoch {epoch} of {epochs}, validation {accuracy:.2%}")
+        reached, before = (
+            forward.accuracy(dataset.validation.images, dataset.validation.labels),
+            best.accuracy,
+        )
+        best.offer(reached, lambda: read_weights(model))
+        if keep is not None and best.accuracy > before:
+            keep(checkpoint())
+        progress.update("train", epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     size = settings.schedule.batch
     fit(
@@ -89,9 +92,18 @@ def train_teacher(
         settings.schedule,
         seed=settings.seed,
         after_epoch=after_epoch,
+        best=best,
+        snapshots=Snapshots(state, _made_from(config, dataset, settings)) if state is not None else None,
     )
-    assert best is not None  # noqa: S101  a schedule has at least one epoch
-    return best
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return checkpoint()
+
+
+def _made_from(config: ViTConfig, dataset: Dataset, settings: TeacherSettings) -> str:
+    """All that decides a training, in words: mean and deviation in the config stand for the pictures."""
+    about = {"config": config.to_json(), "settings": asdict(settings), "pictures": dataset.counts.tolist()}
+    return json.dumps(about, sort_keys=True)
 
 
 def teacher_logits(teacher: Checkpoint, images: NDArray[np.uint8], *, mirrored: bool) -> NDArray[np.float32]:

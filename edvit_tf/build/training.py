@@ -3,6 +3,7 @@
 Both are compiled by XLA for one batch size. All randomness comes from seeds that are passed in.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,12 @@ from edvit_tf.build.grouping import Choose
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.errors import TrainingError
 from edvit_tf.vit.keras import keras, tf
+from edvit_tf.vit.layers import Attention
 
 MAX_SHIFT = 2
 _FORWARD_BATCH = 500
 _FORWARD_PIXELS = 4_000_000
+_STEP_NUMBERS = 200_000_000  # activations that a step keeps for its gradient at once, four bytes each
 _WITHOUT_DECAY = ["bias", "gamma", "beta", "token", "positions"]
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[Any, NDArray[np.float32]]]]
@@ -151,12 +154,15 @@ def fit(
     variables = model.trainable_variables
     optimizer.build(variables)
 
-    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
-    def step(inputs: Any, targets: Any) -> Any:
+    def gradients(inputs: Any, targets: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
             value = loss(model(inputs, training=True), targets)
-        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables, strict=True))
-        return value
+        return value, tape.gradient(value, variables)
+
+    def apply(found: list[Any]) -> None:
+        optimizer.apply_gradients(zip(found, variables, strict=True))
+
+    step = _step(gradients, apply, variables, examples_at_once(model, schedule.batch), jit_compile)
 
     generator = np.random.default_rng(seed)
     state = [*model.variables, *optimizer.variables]
@@ -176,6 +182,73 @@ def fit(
             after_epoch(epoch)
         if snapshots is not None:
             snapshots.keep(epoch, state, generator, best)
+
+
+def examples_at_once(model: Any, batch: int) -> int:
+    """How many of `batch` examples a step takes at once: a divisor of it, by the model's activations."""
+    most = max(1, _STEP_NUMBERS // max(1, _activations(model)))
+    return next(size for size in range(min(batch, most), 0, -1) if batch % size == 0)
+
+
+def _activations(model: Any) -> int:
+    """Numbers that a gradient keeps of one example: outputs of layers, and products of pairs of tokens."""
+    numbers = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            numbers += _activations(layer)
+            continue
+        numbers += sum(math.prod(output.shape[1:]) for output in tf.nest.flatten(layer.get_output_at(0)))
+        if isinstance(layer, Attention):
+            query, key, _ = layer.get_input_at(0)
+            numbers += 3 * layer.heads * math.prod(query.shape[1:-1]) * key.shape[1]
+    return numbers
+
+
+def _step(
+    gradients: Callable[[Any, Any], tuple[Any, list[Any]]],
+    apply: Callable[[list[Any]], None],
+    variables: list[Any],
+    size: int,
+    jit_compile: bool,
+) -> Callable[[Any, Any], Any]:
+    """One step of training on (inputs, targets), which gives the loss; `size` examples are taken at once."""
+
+    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
+    def whole(inputs: Any, targets: Any) -> Any:
+        value, found = gradients(inputs, targets)
+        apply(found)
+        return value
+
+    sums: list[Any] = []
+
+    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
+    def add(inputs: Any, targets: Any, share: Any) -> Any:
+        value, found = gradients(inputs, targets)
+        for total, gradient in zip(sums, found, strict=True):
+            total.assign_add(share * gradient)
+        return value * share
+
+    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
+    def finish() -> None:
+        apply([tf.identity(total) for total in sums])
+        for total in sums:
+            total.assign(tf.zeros_like(total))
+
+    def in_parts(inputs: Any, targets: Any) -> Any:
+        count = len(tf.nest.flatten(targets)[0])
+        if count <= size:
+            return whole(inputs, targets)
+        if not sums:
+            sums.extend(tf.Variable(tf.zeros_like(variable), trainable=False) for variable in variables)
+        value = 0.0
+        for start in range(0, count, size):
+            stop = min(count, start + size)
+            part = tf.nest.map_structure(lambda a, rows=slice(start, stop): a[rows], (inputs, targets))
+            value += add(*part, np.float32((stop - start) / count))
+        finish()
+        return value
+
+    return in_parts
 
 
 def _optimizer(schedule: Schedule, steps: int) -> Any:

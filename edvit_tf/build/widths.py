@@ -23,15 +23,16 @@ DEFAULT_SHARE = 0.55
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """Sizes of a sub-model, the same in every block."""
+    """Sizes of a sub-model, the same in every block; `stem` has the channels of its convolutions."""
 
     heads: int
     width: int
     mlp_units: int
+    stem: tuple[int, ...] = ()
 
 
 def uniform(config: ViTConfig, heads: int) -> Widths:
-    """Keep `heads` of the model's heads, and of its residual channels and MLP units the same share.
+    """Keep `heads` of the model's heads, and of all channels and MLP units the same share.
 
     Shares are rounded to the nearest multiple of 8, never above what the model has.
 
@@ -45,7 +46,10 @@ def uniform(config: ViTConfig, heads: int) -> Widths:
     if not 1 <= heads <= block.heads:
         raise PlanError(f"{heads} heads cannot be kept: the model has {block.heads} in a block.")
     return Widths(
-        heads, _share(config.width, heads, block.heads), _share(block.mlp_units, heads, block.heads)
+        heads,
+        _share(config.width, heads, block.heads),
+        _share(block.mlp_units, heads, block.heads),
+        tuple(_share(channels, heads, block.heads) for channels in config.stem),
     )
 
 
@@ -57,7 +61,7 @@ def _share(units: int, part: int, whole: int) -> int:
 def narrowed(config: ViTConfig, widths: Widths) -> ViTConfig:
     """The config that cutting a model down to these widths gives."""
     block = BlockConfig(widths.heads, widths.mlp_units)
-    return replace(config, width=widths.width, blocks=(block,) * len(config.blocks))
+    return replace(config, width=widths.width, blocks=(block,) * len(config.blocks), stem=widths.stem)
 
 
 def most_logits(classes: int, submodels: int) -> int:
@@ -92,7 +96,7 @@ def largest_within(config: ViTConfig, submodels: int, total_bytes: int | None = 
 
 
 def choose(importance: "Importance", widths: Widths) -> Kept:
-    """The units with the highest scores, heads and MLP units block by block; of equals the first.
+    """The units with the highest scores, layer by layer; of equals the first.
 
     Raises:
         PlanError: more units are wanted than there are.
@@ -101,6 +105,7 @@ def choose(importance: "Importance", widths: Widths) -> Kept:
         _top(importance.residual, widths.width),
         tuple(_top(scores, widths.heads) for scores in importance.heads),
         tuple(_top(scores, widths.mlp_units) for scores in importance.mlp),
+        tuple(_top(s, channels) for s, channels in zip(importance.stem, widths.stem, strict=True)),
     )
 
 

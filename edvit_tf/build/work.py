@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.balance import without_prior
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.stages import SubmodelRecipes, TeacherRecipes
 from edvit_tf.build.store import Recipe, Result, Store
@@ -38,6 +39,18 @@ class TeacherJob:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyJob:
+    """Measure flatbuffers around the uniform sub-model of these widths, and fit a model of latency."""
+
+    recipe: Recipe
+    config: ViTConfig
+    widths: Widths
+    format_name: str
+    store: Store
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
 class SubmodelJob:
     """Make the sub-model `name` for a group of classes; `rows` limits the pictures of an epoch."""
 
@@ -50,6 +63,18 @@ class SubmodelJob:
     workspace: Workspace
     settings: ExportSettings
     rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefineJob:
+    """Refine the sub-models of these jobs together."""
+
+    recipe: Recipe
+    submodels: tuple[SubmodelJob, ...]
+    taught: TeacherRecipes
+    store: Store
+    workspace: Workspace
+    settings: ExportSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +132,8 @@ class MadeSubmodel:
         group: its classes.
         config: its sizes.
         variants: by format, in the order asked for.
-        retrained_accuracy: of the Keras model before sparsity and conversion, on validation.
-        sparsity: smallest share of zeros among its Dense kernels.
+        retrained_accuracy: of the Keras model as it was retrained alone, on validation.
+        sparsity: smallest share of zeros among its Dense kernels that TF-MOT made.
         rows: pictures of a training epoch.
         seconds: spent on each stage, when it was made.
     """
@@ -158,26 +183,55 @@ def read_checkpoint(result: Result) -> Checkpoint:
     return load(result.path(MODEL))
 
 
+def refined_file(name: str) -> str:
+    """Where the refined sub-model `name` lies in the result that holds them all."""
+    return f"{name}.safetensors"
+
+
+def read_dense(job: SubmodelJob) -> Checkpoint:
+    """A sub-model before TF-MOT: refined where there is that stage, or as it was retrained."""
+    if job.recipes.refined is None:
+        return read_checkpoint(job.store.get(job.recipes.retrained))
+    return load(job.store.get(job.recipes.refined).path(refined_file(job.name)))
+
+
+def read_trained(job: SubmodelJob) -> Checkpoint:
+    """A sub-model as it is converted."""
+    if job.recipes.sparse is None:
+        return read_dense(job)
+    return read_checkpoint(job.store.get(job.recipes.sparse))
+
+
 def read_answers(store: Store, recipes: TeacherRecipes) -> NDArray[np.float32]:
     """The teacher's logits for every training picture, f32 [n, views, classes]."""
     return np.concatenate([store.get(recipe).array("logits") for recipe in recipes.answers])
 
 
+def lessons(
+    store: Store, recipes: TeacherRecipes, workspace: Workspace, *, balance: bool
+) -> NDArray[np.float32]:
+    """The teacher's answers as a training takes them, with `balance` freed of their prior."""
+    answers = read_answers(store, recipes)
+    if not balance:
+        return answers
+    return without_prior(answers, workspace.split("train").counts(len(workspace.classes)))
+
+
 def read_submodel(job: SubmodelJob) -> MadeSubmodel:
     """What a sub-model's job left in the store."""
     store, recipes = job.store, job.recipes
-    trained = store.get(recipes.trained)
     stages = {"retraining": store.get(recipes.retrained), "features": store.get(recipes.features)}
+    stages |= {"refining": store.get(recipes.refined)} if recipes.refined else {}
     stages |= {"sparsity": store.get(recipes.sparse)} if recipes.sparse else {}
     variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
     stages |= {f"conversion to {name}": result for name, result in variants.items()}
     return MadeSubmodel(
         name=job.name,
         group=job.group,
-        config=read_checkpoint(trained).config,
+        config=read_trained(job).config,
         variants={name: _read_variant(result) for name, result in variants.items()},
         retrained_accuracy=stages["retraining"].facts["accuracy"],
-        sparsity=trained.facts["sparsity"],
+        sparsity=stages["sparsity"].facts["sparsity"] if recipes.sparse else 0.0,
         rows=stages["retraining"].facts["rows"],
         seconds={name: result.seconds for name, result in stages.items()},
     )

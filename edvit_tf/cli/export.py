@@ -26,6 +26,10 @@ def export(
     data: Annotated[
         str | None, typer.Option("--data", help="A registered data set, or a folder of class folders.")
     ] = None,
+    random_weights: Annotated[
+        bool | None,
+        typer.Option("--random-weights", help="A preset without training: for sizes, times and memory only."),
+    ] = None,
     devices: Annotated[int | None, typer.Option("--devices", help="Sub-models, one for each device.")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
@@ -50,6 +54,16 @@ def export(
     heads: Annotated[
         int | None, typer.Option("--heads", help="Heads a sub-model keeps in each block.")
     ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option("--widths", help="uniform (default), or of each layer for its bytes or its latency."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", help="Of a sub-model, f32 bytes or ms; otherwise what the uniform one takes."
+        ),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +73,14 @@ def export(
     importance: Annotated[
         str | None, typer.Option("--importance", help="How units are scored: fisher (default) or kl, slow.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="Of retraining: pruned from the teacher (default) or random weights."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
+    refine_epochs: Annotated[
+        int | None, typer.Option("--refine-epochs", help="Of all sub-models together; 0 leaves it out.")
+    ] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
     ] = None,
@@ -76,6 +97,12 @@ def export(
     others: Annotated[
         float | None, typer.Option("--others", help="Out-of-group pictures an epoch, in classes' worth.")
     ] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance", help="Whether classes count the same however many pictures they have."
+        ),
+    ] = None,
     left_out: Annotated[
         float | None,
         typer.Option("--left-out", help="Share of the fusion's examples that miss a sub-model or more."),
@@ -91,6 +118,10 @@ def export(
         typer.Option("--cache", help="Folder for what stages made (default: edvit-cache beside --out)."),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Trainings side by side.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="What trains: local (default), or ray, the machines of a cluster."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the bundle.")] = None,
     version: Annotated[
         int | None, typer.Option("--bundle-version", help="Of the bundle; only grows.")
@@ -106,10 +137,12 @@ def export(
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
         "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
-        "groups": groups, "importance": importance, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
+        "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
+        "epochs": epochs, "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
-        "matching": matching, "others": others, "left_out": left_out, "proxy_images": proxy_images,
-        "memory_mb": memory_mb, "workers": workers, "cache": cache, "name": name, "version": version,
+        "matching": matching, "others": others, "balance": balance, "left_out": left_out,
+        "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "engine": engine,
+        "cache": cache, "name": name, "version": version, "random_weights": random_weights,
     }  # fmt: skip
     settings = combine(config, given, out_needed=not dry_run)
     if dry_run:

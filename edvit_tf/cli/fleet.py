@@ -113,6 +113,7 @@ def deploy(
         found = await _find(timeout, None if expects_joining(folder) else wanted, address)
         if await take_joining(found, keys, folder):
             found = await _find(timeout, wanted, address, settled=True)
+        found = [device for device in found if not device.pair]
         if not found:
             raise LinkError(NO_DEVICE, code="link.no_device")
         with _bars() if watch else nullcontext(_say_serving) as on_progress:

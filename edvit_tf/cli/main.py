@@ -11,6 +11,7 @@ import typer
 
 from edvit_tf import __version__
 from edvit_tf.cli.benchmark import benchmark
+from edvit_tf.cli.cache import cache
 from edvit_tf.cli.demo import demo
 from edvit_tf.cli.device import app as device
 from edvit_tf.cli.evaluate import evaluate
@@ -51,6 +52,7 @@ app.command()(export)
 app.command()(inspect)
 app.command()(evaluate)
 app.command()(benchmark)
+app.command()(cache)
 app.add_typer(device, name="device")
 app.add_typer(fleet, name="fleet")
 app.command()(infer)

@@ -24,7 +24,8 @@ def train(
 ) -> None:
     """Train a Vision Transformer from scratch; the best epoch on validation is what is kept.
 
-    The file holds the best epoch so far from the first epoch on, so Ctrl-C keeps what was reached.
+    The file holds the best epoch so far from the first epoch on, so Ctrl-C keeps what was reached; the same
+    command goes on from there.
     """
     from dataclasses import replace
 
@@ -39,7 +40,8 @@ def train(
         raise UsageError(f"--rate is {rate}: it must be above 0")
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} must end in .safetensors")
-    if out.exists():
+    state = out.with_suffix(".unfinished")
+    if out.exists() and not state.exists():
         raise UsageError(f"{out} exists already: choose another --out, or move it away")
 
     from edvit_tf.build.data import load
@@ -54,6 +56,8 @@ def train(
         batch=batch or SCHEDULE.batch,
         rate=rate or SCHEDULE.rate,
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state.touch()  # from now on --out is ours, and not finished
     command = shlex.join(["edvit-tf", *sys.argv[1:]])
 
     def described(model: Checkpoint) -> Checkpoint:
@@ -66,7 +70,9 @@ def train(
             TeacherSettings(seed, schedule),
             progress,
             keep=lambda model: save(out, described(model)),
+            state=state,
         )
+        save(out, described(trained))
     if json:
         emit({"model": out, "bytes": out.stat().st_size, **trained.details})
         return

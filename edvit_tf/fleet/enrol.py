@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from google.protobuf.message import DecodeError
@@ -110,7 +111,7 @@ def _read(data: bytes) -> tuple[PairChallenge, ec.EllipticCurvePublicKey]:
     try:
         challenge = PairChallenge.FromString(data)
         key = load_der_public_key(challenge.public_key[:1024])
-    except (DecodeError, ValueError, TypeError) as error:
+    except (DecodeError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise wrong from error
     check_protocol(challenge.protocol, "the device")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -234,17 +234,20 @@ class Member:
             DeviceError: its key answers at another one too, from another process (`device.cloned`).
         """
         others = [address for address in self._addresses if address != link.address]
-        for address in others:
-            other = self._connect(address, hello.id)
-            try:
-                another = await is_another(other, hello)
-            finally:
-                await other.close()
-            if another:
-                # It may only have moved: then this link is dead.
-                await say_hello(link, hello.id, timeout=self._timing.hello)
-                raise cloned(hello, (link.address, address))
+        # All at once: whoever announces addresses where nothing answers must not hold up the heartbeat.
+        found = await asyncio.gather(*(self._another(address, hello) for address in others))
+        if copies := [address for address, another in zip(others, found, strict=True) if another]:
+            # It may only have moved: then this link is dead.
+            await say_hello(link, hello.id, timeout=self._timing.hello)
+            raise cloned(hello, (link.address, *copies))
         self._addresses = [address for address in self._addresses if address not in others]
+
+    async def _another(self, address: str, hello: HelloReply) -> bool:
+        link = self._connect(address, hello.id)
+        try:
+            return await is_another(link, hello)
+        finally:
+            await link.close()
 
     def _fail(self, error: EdvitError) -> None:
         self._link = None

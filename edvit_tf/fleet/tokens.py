@@ -56,8 +56,13 @@ class Tokens:
         """The secret (16 bytes) of a token that can be used.
 
         Raises:
-            TrustError: `trust.token`: there is none of that id, or it has expired or is used up.
+            TrustError: `trust.token`: there is none of that id, or it has expired or is used up; or the id is
+                empty, of a device that was given no token.
         """
+        if not token_id:
+            raise TrustError(
+                "it shows a pairing code: adopt it with `edvit-tf fleet adopt`", code="trust.token"
+            )
         found = self._read().get(token_id)
         if found is None or not found.valid(now or utc_now()):
             raise _unusable(token_id)

@@ -6,14 +6,16 @@ holds the key whose SHA-256 is the id; every device is `device.edvit` too. An ag
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from edvit_tf.errors import TrustError
@@ -112,8 +114,11 @@ def parse_certificate(der: bytes) -> x509.Certificate:
         TrustError: `trust.certificate`: it is too large, no certificate, or one of another kind of key.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der[:LARGEST_CERTIFICATE_BYTES])
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # What the library takes for the last time, with a warning, is no certificate of ours.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der[:LARGEST_CERTIFICATE_BYTES])
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
         raise TrustError("what came is no certificate", code="trust.certificate") from error
     key_of(certificate)
     return certificate
@@ -130,7 +135,7 @@ def check_issued(
     """
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise TrustError("the certificate is not from this fleet", code="trust.certificate") from error
     if id_of(key_of(certificate)) != device_id:
         raise TrustError("the certificate is for another device", code="trust.certificate")
@@ -160,9 +165,13 @@ def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     Raises:
         TrustError: `trust.certificate`: it is of another kind.
     """
-    key = certificate.public_key()
+    wrong = TrustError("the certificate is not for a P-256 key", code="trust.certificate")
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise wrong from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TrustError("the certificate is not for a P-256 key", code="trust.certificate")
+        raise wrong
     return key
 
 

@@ -1,6 +1,6 @@
 """Every sub-model of a bundle in this process: features of many pictures, and how right the bundle is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from edvit_tf.runtime.fusion import Fusion
 from edvit_tf.runtime.interpreter import Flatbuffer
 
 Images = NDArray[np.uint8]
+Judge = Callable[[NDArray[np.float32], NDArray[np.int64]], float]
+"""How right scores f32 [n, classes] are of labels int64 [n]: `accuracy` or `balanced_accuracy`."""
 _THREADS = 2
 
 

@@ -1,6 +1,7 @@
 """A model on disk: one safetensors file with the weights, the config, the labels and how it came about."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from edvit_tf.vit.config import ViTConfig, weight_shapes
 Weights = dict[str, NDArray[np.float32]]
 
 _METADATA_KEY = "edvit"
+_EMBEDDING_DEVIATION = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,23 @@ class Checkpoint:
         check_weights(self.config, self.weights)
         if len(self.labels) != self.config.classes:
             raise ModelError(f"The model has {self.config.classes} logits but {len(self.labels)} labels.")
+
+
+def fresh_weights(config: ViTConfig, *, seed: int) -> Weights:
+    """Random weights to train from, distributed as Keras draws them: Glorot's uniform for kernels."""
+    generator = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        kind = name.rpartition("/")[2]
+        if kind == "kernel":
+            # A convolution's inputs and outputs count once for each place of its window.
+            limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+            return generator.uniform(-limit, limit, shape).astype(np.float32)
+        if kind in ("token", "positions"):
+            return generator.normal(0.0, _EMBEDDING_DEVIATION, shape).astype(np.float32)
+        return np.full(shape, kind == "gamma", np.float32)
+
+    return {name: draw(name, shape) for name, shape in weight_shapes(config).items()}
 
 
 def check_weights(config: ViTConfig, weights: Mapping[str, NDArray[np.float32]]) -> None:

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 
 from edvit_tf.errors import ModelError
 
 BYTES_PER_FLOAT = 4
+STEM_KERNEL = 3
+STEM_STRIDE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class ViTConfig:
         classes: number of logits.
         mean: of each image channel, on the scale 0..255, subtracted from the picture.
         deviation: of each image channel, on the scale 0..255; the picture is divided by it.
+        stem: channels of 3 x 3 convolutions in front of the patch embedding, each of which halves the
+            picture (Xiao et al., arXiv 2106.14881); none in the original ViT.
 
     Raises:
         ModelError: a size is not positive, or the sizes do not fit each other.
@@ -58,6 +63,7 @@ class ViTConfig:
     classes: int
     mean: tuple[float, ...] = field(default=())
     deviation: tuple[float, ...] = field(default=())
+    stem: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require_positive("model", self.patch, self.width, self.head_size, self.classes, len(self.blocks))
@@ -65,6 +71,14 @@ class ViTConfig:
             raise ModelError(
                 f"A picture of {self.image.height} x {self.image.width} pixels cannot be cut into patches of "
                 f"{self.patch} x {self.patch}: choose a patch size that divides both."
+            )
+        for channels in self.stem:
+            _require_positive("stem", channels)
+        halved = STEM_STRIDE ** len(self.stem)
+        if self.patch % halved:
+            raise ModelError(
+                f"Behind a stem of {len(self.stem)} convolutions patches of {self.patch} x {self.patch} "
+                f"pixels are not whole: choose a patch size that {halved} divides."
             )
         # Without figures of a data set the pixels are brought to -1..1.
         for name in ("mean", "deviation"):
@@ -88,6 +102,16 @@ class ViTConfig:
         return self.patches + 1
 
     @property
+    def embedded_patch(self) -> int:
+        """Side of a patch where the patch embedding sees it, behind the stem."""
+        return self.patch // int(STEM_STRIDE ** len(self.stem))
+
+    @property
+    def embedded_channels(self) -> int:
+        """Channels that the patch embedding sees: the stem's last, or the picture's."""
+        return self.stem[-1] if self.stem else self.image.channels
+
+    @property
     def parameters(self) -> int:
         """Numbers that training changes."""
         return sum(math.prod(shape) for shape in weight_shapes(self).values())
@@ -98,11 +122,21 @@ class ViTConfig:
         return BYTES_PER_FLOAT * self.parameters
 
     @property
+    def embedding_macs(self) -> int:
+        """Of the stem, each convolution at a quarter of the places before it, and of the patch embedding."""
+        pixels = self.image.height * self.image.width
+        stem = sum(
+            pixels // int(STEM_STRIDE ** (2 * depth)) * STEM_KERNEL**2 * inputs * outputs
+            for depth, (inputs, outputs) in enumerate(pairwise((self.image.channels, *self.stem)), start=1)
+        )
+        return stem + self.patches * self.embedded_patch**2 * self.embedded_channels * self.width
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one picture, the last block computing only the class token."""
         *all_but_last, last = self.blocks
         return (
-            _patch_embedding_macs(self)
+            self.embedding_macs
             + sum(_block_macs(self, block, self.tokens) for block in all_but_last)
             + _block_macs(self, last, 1)
         )
@@ -110,9 +144,7 @@ class ViTConfig:
     @property
     def macs_of_all_tokens(self) -> int:
         """Multiply-accumulates of one picture if the last block computed every token, as papers count."""
-        return _patch_embedding_macs(self) + sum(
-            _block_macs(self, block, self.tokens) for block in self.blocks
-        )
+        return self.embedding_macs + sum(_block_macs(self, block, self.tokens) for block in self.blocks)
 
     def with_classes(self, classes: int) -> "ViTConfig":
         """The same model with another number of logits."""
@@ -124,6 +156,7 @@ class ViTConfig:
             "blocks": [asdict(block) for block in self.blocks],
             "mean": list(self.mean),
             "deviation": list(self.deviation),
+            "stem": list(self.stem),
         }
 
     @staticmethod
@@ -133,7 +166,9 @@ class ViTConfig:
         Raises:
             ModelError: something is missing, unknown or of a wrong type.
         """
-        entries = _entries("model", value, [item.name for item in fields(ViTConfig)])
+        # Models from before there were stems do not name one.
+        known = {"stem": [], **value} if isinstance(value, Mapping) else value
+        entries = _entries("model", known, [item.name for item in fields(ViTConfig)])
         blocks = entries["blocks"]
         if not isinstance(blocks, list):
             raise ModelError("The model's configuration is broken: 'blocks' is not a list.")
@@ -146,6 +181,7 @@ class ViTConfig:
             classes=_whole("classes", entries["classes"]),
             mean=_numbers("mean", entries["mean"]),
             deviation=_numbers("deviation", entries["deviation"]),
+            stem=_whole_numbers("stem", entries["stem"]),
         )
 
 
@@ -155,8 +191,13 @@ def weight_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
     This is the one list of what a model is made of: the Keras model, checkpoints and surgery are held to it.
     """
     width = config.width
-    shapes: dict[str, tuple[int, ...]] = {
-        "patch_embedding/kernel": (config.patch, config.patch, config.image.channels, width),
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (inputs, outputs) in enumerate(pairwise((config.image.channels, *config.stem))):
+        shapes[f"stem_{index}/kernel"] = (STEM_KERNEL, STEM_KERNEL, inputs, outputs)
+        shapes[f"stem_{index}/bias"] = (outputs,)
+    patch = config.embedded_patch
+    shapes |= {
+        "patch_embedding/kernel": (patch, patch, config.embedded_channels, width),
         "patch_embedding/bias": (width,),
         "class_token/token": (width,),
         "position_embedding/positions": (config.tokens, width),
@@ -181,10 +222,6 @@ def _dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
-
-
-def _patch_embedding_macs(config: ViTConfig) -> int:
-    return config.patches * config.patch**2 * config.image.channels * config.width
 
 
 def _block_macs(config: ViTConfig, block: BlockConfig, queries: int) -> int:
@@ -222,15 +259,24 @@ def _whole(name: str, value: object) -> int:
     return value
 
 
+def _whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise ModelError(f"The model's configuration is broken: '{name}' must be a list of whole numbers.")
+    return tuple(_whole(name, number) for number in value)
+
+
 def _numbers(name: str, value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise ModelError(f"The model's configuration is broken: '{name}' must be a list of numbers.")
     return tuple(float(number) for number in value)
 
 
-def _preset(image: ImageSize, patch: int, head_size: int, heads: int, depth: int) -> ViTConfig:
+def _preset(
+    image: ImageSize, patch: int, head_size: int, heads: int, depth: int, stem: tuple[int, ...] = ()
+) -> ViTConfig:
     width = heads * head_size
-    return ViTConfig(image, patch, width, head_size, (BlockConfig(heads, 4 * width),) * depth, classes=10)
+    blocks = (BlockConfig(heads, 4 * width),) * depth
+    return ViTConfig(image, patch, width, head_size, blocks, classes=10, stem=stem)
 
 
 PRESETS: Mapping[str, ViTConfig] = {
@@ -238,5 +284,6 @@ PRESETS: Mapping[str, ViTConfig] = {
     "vit-b16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=12, depth=12),
     "vit-l16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=16, depth=24),
     "fashion-vit": _preset(ImageSize(28, 28, 1), patch=7, head_size=16, heads=6, depth=4),
+    "cifar-vit": _preset(ImageSize(32, 32, 3), patch=8, head_size=16, heads=6, depth=4, stem=(48, 96)),
     "sound-vit": _preset(ImageSize(40, 48, 1), patch=8, head_size=16, heads=6, depth=4),
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from edvit_tf.errors import ModelError
 from edvit_tf.vit.checkpoint import Checkpoint, Weights, check_weights
-from edvit_tf.vit.config import BlockConfig, ImageSize, ViTConfig
+from edvit_tf.vit.config import STEM_KERNEL, STEM_STRIDE, BlockConfig, ImageSize, ViTConfig
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.layers import (
     Attention,
@@ -38,7 +38,12 @@ def build(config: ViTConfig, *, batch_size: int | None = None) -> Any:
         dtype="uint8",
     )
     stream = Normalise(config.mean, config.deviation, name="normalise")(image)
-    stream = layers.Conv2D(config.width, config.patch, strides=config.patch, name="patch_embedding")(stream)
+    for index, channels in enumerate(config.stem):
+        stream = layers.Conv2D(
+            channels, STEM_KERNEL, STEM_STRIDE, "same", activation="relu", name=f"stem_{index}"
+        )(stream)
+    patch = config.embedded_patch
+    stream = layers.Conv2D(config.width, patch, strides=patch, name="patch_embedding")(stream)
     stream = Tokens(name="tokens")(stream)
     stream = ClassToken(name="class_token")(stream)
     stream = PositionEmbedding(name="position_embedding")(stream)
@@ -115,8 +120,15 @@ def from_checkpoint(checkpoint: Checkpoint, *, batch_size: int | None = None) ->
 def fold_normalisation(config: ViTConfig, weights: Weights) -> tuple[ViTConfig, Weights]:
     """The same function with mean 0 and deviation 1: both go into the patch embedding. Exact.
 
-    (x - μ)/σ · K + b = x · (K/σ) + (b - Σ μ/σ · K), the sum over the patch's pixels and channels.
+    (x - μ)/σ · K + b = x · (K/σ) + (b - Σ μ/σ · K), the sum over the patch's pixels and channels. A stem's
+    first convolution takes the deviation alone: beyond the picture's edge it sees zeros, not means.
     """
+    channels = config.image.channels
+    if config.stem:
+        kernel = weights["stem_0/kernel"] / np.asarray(config.deviation, np.float64)[:, None]
+        return replace(config, deviation=(1.0,) * channels), weights | {
+            "stem_0/kernel": kernel.astype(np.float32)
+        }
     kernel = weights["patch_embedding/kernel"].astype(np.float64)  # [patch, patch, channels, width]
     scaled = kernel / np.asarray(config.deviation)[:, None]
     shift = np.einsum("pqcw,c->w", scaled, np.asarray(config.mean))
@@ -124,7 +136,6 @@ def fold_normalisation(config: ViTConfig, weights: Weights) -> tuple[ViTConfig, 
         "patch_embedding/kernel": scaled.astype(np.float32),
         "patch_embedding/bias": (weights["patch_embedding/bias"] - shift).astype(np.float32),
     }
-    channels = config.image.channels
     return replace(config, mean=(0.0,) * channels, deviation=(1.0,) * channels), weights | folded
 
 
@@ -141,15 +152,17 @@ def read_config(model: Any) -> ViTConfig:
         mlp_up = [layers[f"block_{index}_mlp_up"] for index in range(depth)]
         blocks = tuple(BlockConfig(a.heads, m.units) for a, m in zip(attention, mlp_up, strict=True))
         patch_embedding, normalise = layers["patch_embedding"], layers["normalise"]
+        stem = tuple(layers[name].filters for name in layers if name.startswith("stem_"))
         return ViTConfig(
             image=ImageSize(*model.inputs[0].shape[1:]),
-            patch=patch_embedding.kernel_size[0],
+            patch=patch_embedding.kernel_size[0] * STEM_STRIDE ** len(stem),
             width=patch_embedding.filters,
             head_size=attention[0].head_size,
             blocks=blocks,
             classes=layers["head"].units,
             mean=normalise.mean,
             deviation=normalise.deviation,
+            stem=stem,
         )
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise ModelError(

@@ -18,7 +18,7 @@ from edvit_tf.build.export import STAGES, export
 from edvit_tf.build.plan import load_teacher, plan_export
 from edvit_tf.build.settings import ExportSettings, combine
 from edvit_tf.bundle.reader import Bundle, open_bundle
-from edvit_tf.errors import DataError, EdvitError, ModelError, PlanError, UsageError
+from edvit_tf.errors import DataError, EdvitError, ModelError, PlanError, TrainingError, UsageError
 from edvit_tf.runtime.ensemble import evaluate
 from edvit_tf.vit.checkpoint import Checkpoint, save
 from tests.build.conftest import CLASSES
@@ -206,6 +206,7 @@ REFUSALS: list[tuple[dict[str, object], type[EdvitError], str]] = [
     ({"data": "/nowhere"}, DataError, "neither a folder"),
     ({"model": "fashion-vit"}, UsageError, "was trained on other classes"),
     ({"share": 0.01}, PlanError, "allow more bytes"),
+    ({"random_weights": True}, UsageError, "needs one of the presets"),
     ({"memory_mb": 0.001}, PlanError, "a device has 0.001"),
     ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' comes another number of times"),
     ({"groups": "ant,bee,cat,dog,elk,fox"}, UsageError, "names 1 groups for 2 devices"),
@@ -222,6 +223,17 @@ def test_what_cannot_be_made_is_refused_before_anything_is_trained(
         export(replace(settings, out=str(tmp_path / "bundle"), **change), told)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     assert not {"teacher", "sub-models"} & set(told.stages)
+
+
+def test_a_teacher_no_better_than_chance_teaches_nobody(
+    settings: ExportSettings, teacher: Checkpoint, tmp_path: Path
+) -> None:
+    file = tmp_path / "untrained.safetensors"
+    zeros = {name: np.zeros_like(weight) for name, weight in teacher.weights.items()}
+    save(file, Checkpoint(teacher.config, zeros, teacher.labels))
+    with pytest.raises(TrainingError, match=r"right on 16\.7% of 72 .* on 16\.7%: it has nothing to teach"):
+        export(replace(settings, model=str(file), out=str(tmp_path / "bundle")), Told())
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_what_stands_there_already_is_kept(settings: ExportSettings, tmp_path: Path) -> None:
@@ -282,6 +294,7 @@ class TestSettings:
             {"matching": -1.0},
             {"others": 0.0},
             {"importance": "guess"},
+            {"start": "guess"},
         ],
     )
     def test_values_out_of_range_name_their_option(self, change: dict[str, object]) -> None:

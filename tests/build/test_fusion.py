@@ -35,11 +35,12 @@ def _features(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def data() -> FusionData:
     features, labels = _features(2000, 1)
     validation, truth = _features(500, 2)
-    return FusionData(features[:, np.newaxis], one_hot(labels, 4)[:, np.newaxis], validation, truth, SIZES)
+    targets = one_hot(labels, 4)[:, np.newaxis]
+    return FusionData(features[:, np.newaxis], targets, labels, validation, truth, SIZES)
 
 
 def test_a_lost_submodel_costs_points_not_the_answer(data: FusionData) -> None:
-    settings = FusionSettings(Schedule(epochs=6, batch=64, rate=5e-3), left_out=0.4)
+    settings = FusionSettings(Schedule(epochs=6, batch=64, rate=5e-3), left_out=0.4, balance=False)
     model = train_fusion(data, settings, seed=1, report=lambda *_: None)
 
     def reached(*present: bool) -> float:

@@ -1,5 +1,6 @@
 """Scores from one backward pass against the divergence they stand for, measured by removing units."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.vit.reference import forward, random_images, random_weights
 CONFIG = ViTConfig(
     ImageSize(8, 8, 1), 4, width=16, head_size=4, blocks=(BlockConfig(4, 24), BlockConfig(4, 24)), classes=4
 )
+STEM = replace(CONFIG, stem=(6, 5))
 Array = NDArray[np.float64]
 
 
@@ -48,13 +50,13 @@ def softmax(logits: Array) -> Array:
     return exponentials / total
 
 
-def measured(weights: Weights, images: NDArray[np.uint8], change: float) -> Importance:
+def measured(config: ViTConfig, weights: Weights, images: NDArray[np.uint8], change: float) -> Importance:
     """KL(whole ‖ changed), mean over images, each unit's gate lowered by `change` in turn: brute force."""
-    _, whole = forward(CONFIG, weights, images)
+    _, whole = forward(config, weights, images)
     probabilities = softmax(whole)
 
     def divergence(**gates: Any) -> float:
-        _, logits = forward(CONFIG, weights, images, **gates)
+        _, logits = forward(config, weights, images, **gates)
         return float((probabilities * np.log(probabilities / softmax(logits))).sum(-1).mean())
 
     def lowered(count: int, unit: int) -> Array:
@@ -62,7 +64,7 @@ def measured(weights: Weights, images: NDArray[np.uint8], change: float) -> Impo
         gate[unit] -= change
         return gate
 
-    def in_block(kind: str, sizes: list[int]) -> tuple[Array, ...]:
+    def by_layer(kind: str, sizes: list[int]) -> tuple[Array, ...]:
         scores = []
         for block, size in enumerate(sizes):
             gates = [[np.ones(n) for n in sizes] for _ in range(size)]
@@ -72,9 +74,10 @@ def measured(weights: Weights, images: NDArray[np.uint8], change: float) -> Impo
         return tuple(scores)
 
     return Importance(
-        np.asarray([divergence(residual=lowered(CONFIG.width, unit)) for unit in range(CONFIG.width)]),
-        in_block("heads", [block.heads for block in CONFIG.blocks]),
-        in_block("mlp", [block.mlp_units for block in CONFIG.blocks]),
+        np.asarray([divergence(residual=lowered(CONFIG.width, unit)) for unit in range(config.width)]),
+        by_layer("heads", [block.heads for block in config.blocks]),
+        by_layer("mlp", [block.mlp_units for block in config.blocks]),
+        by_layer("stem", list(config.stem)),
     )
 
 
@@ -83,6 +86,7 @@ def every_kind(importance: Importance) -> dict[str, Array]:
         "residual": importance.residual,
         "heads": np.concatenate(importance.heads),
         "mlp": np.concatenate(importance.mlp),
+        **({"stem": np.concatenate(importance.stem)} if importance.stem else {}),
     }
 
 
@@ -92,35 +96,35 @@ def rank_correlation(a: Array, b: Array) -> float:
 
 def test_scores_are_the_second_order_of_the_divergence() -> None:
     """With the gates lowered a little, and many signs for each image, score x change² is the divergence."""
-    weights = random_weights(CONFIG, 3)
-    images = random_images(CONFIG, 6, 0)
+    weights = random_weights(STEM, 3)
+    images = random_images(STEM, 6, 0)
     change = 1e-3
-    expected = every_kind(measured(weights, images, change))
-    found = every_kind(fisher(CONFIG, weights, np.tile(images, (400, 1, 1, 1)), seed=0, batch_size=600))
+    expected = every_kind(measured(STEM, weights, images, change))
+    found = every_kind(fisher(STEM, weights, np.tile(images, (400, 1, 1, 1)), seed=0, batch_size=600))
     for kind, scores in found.items():
         np.testing.assert_allclose(scores * change**2, expected[kind], rtol=0.35, err_msg=kind)
         assert np.median(scores * change**2 / expected[kind]) == pytest.approx(1, abs=0.05)
 
 
 def test_the_reference_removes_each_unit_in_turn() -> None:
-    weights = random_weights(CONFIG, 3)
-    images = random_images(CONFIG, 6, 0)
-    expected = every_kind(measured(weights, images, 1.0))
-    for kind, scores in every_kind(divergence(CONFIG, weights, images)).items():
+    weights = random_weights(STEM, 3)
+    images = random_images(STEM, 6, 0)
+    expected = every_kind(measured(STEM, weights, images, 1.0))
+    for kind, scores in every_kind(divergence(STEM, weights, images)).items():
         np.testing.assert_allclose(scores, expected[kind], rtol=1e-3, atol=1e-7, err_msg=kind)
     with pytest.raises(DataError, match="no images"):
-        divergence(CONFIG, weights, images[:0])
+        divergence(STEM, weights, images[:0])
 
 
 def test_one_backward_pass_stands_for_thousands_of_forward_passes() -> None:
-    assert reference_passes(CONFIG) == 1 + 16 + 2 * (4 + 24)
+    assert reference_passes(STEM) == 1 + 16 + 2 * (4 + 24) + 6 + 5
     assert reference_passes(PRESETS["vit-b16"]) == 1 + 768 + 12 * (12 + 3072)
 
 
 def test_scores_rank_units_as_removing_them_does(trained: Weights) -> None:
     images, labels = quadrants(512, 1)
     proxy = proxy_images(images, labels, (0, 2), per_class=64, seed=0)
-    expected = every_kind(measured(trained, proxy, 1.0))
+    expected = every_kind(measured(CONFIG, trained, proxy, 1.0))
     found = every_kind(fisher(CONFIG, trained, proxy, seed=0))
     correlation = {kind: rank_correlation(scores, expected[kind]) for kind, scores in found.items()}
     assert correlation["heads"] > 0.7, correlation

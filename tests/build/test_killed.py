@@ -15,9 +15,9 @@ OPTIONS = ["--devices", "2", "--share", "0.9", "--seed", "7", "--batch", "32", "
 OPTIONS += ["--epochs", "2", "--sparsity-epochs", "2", "--fusion-epochs", "2", "--format", "f32,int8"]
 
 
-def start(model: Path, data: Path, out: Path) -> "subprocess.Popen[bytes]":
+def start(model: Path, data: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "edvit_tf.cli.main", "export", *OPTIONS]
-    command += ["--model", str(model), "--data", str(data), "--out", str(out)]
+    command += ["--model", str(model), "--data", str(data), "--out", str(out), *more]
     return subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(model.parent)},

@@ -12,7 +12,7 @@ import pytest
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.stages import FUSION, IMPORTANCE, RETRAIN, SURGERY, code_of
 from edvit_tf.build.store import Recipe, Result, contents, open_store, trim
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import TrainingError, UsageError
 
 ONE = Recipe("one", {"settings": {"rate": 0.1}})
 TWO = Recipe("two", {"inputs": [ONE.key]})
@@ -45,6 +45,17 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(AssertionError):
             store.make(ONE, refuse)
         assert contents(store.folder) == []
+
+
+def test_a_training_that_fails_is_named_by_its_stage(tmp_path: Path) -> None:
+    def diverge(_: Result) -> None:
+        raise TrainingError("the loss is no finite number any more")
+
+    with (
+        open_store(tmp_path / "cache") as store,
+        pytest.raises(TrainingError, match="the stage one stopped: the loss is no finite"),
+    ):
+        store.make(ONE, diverge)
 
 
 def test_of_two_makers_the_first_counts(tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from edvit_tf.vit.model import build, write_weights
 from tests.vit.reference import forward, random_images, random_weights
 
 CONFIG = ViTConfig(
-    ImageSize(4, 6, 1), 2, width=12, head_size=4, blocks=(BlockConfig(3, 10), BlockConfig(2, 7)), classes=4
+    ImageSize(4, 8, 1),
+    4,
+    width=12,
+    head_size=4,
+    blocks=(BlockConfig(3, 10), BlockConfig(2, 7)),
+    classes=4,
+    stem=(6, 5),
 )
 WEIGHTS = random_weights(CONFIG, 0)
 IMAGES = random_images(CONFIG, 3, 0)
@@ -35,6 +41,7 @@ def cuts(draw: st.DrawFn, config: ViTConfig) -> Kept:
         draw(some_of(config.width)),
         tuple(draw(some_of(block.heads)) for block in config.blocks),
         tuple(draw(some_of(block.mlp_units)) for block in config.blocks),
+        tuple(draw(some_of(channels)) for channels in config.stem),
     )
 
 
@@ -59,6 +66,7 @@ def test_the_cut_model_runs_in_keras_as_the_gated_one() -> None:
         np.asarray([0, 1, 4, 5, 7, 8, 11]),
         (np.asarray([1]), np.asarray([0, 1])),
         (np.asarray([0, 3, 9]), np.asarray([2, 6])),
+        (np.asarray([0, 2, 5]), np.asarray([1, 2, 3])),
     )
     config, weights = cut(CONFIG, WEIGHTS, kept)
     model = build(config)
@@ -78,6 +86,7 @@ def gated(config: ViTConfig, weights: Weights, kept: Kept) -> tuple[Any, Any]:
         residual=gate(kept.residual, config.width),
         heads=[gate(h, b.heads) for h, b in zip(kept.heads, config.blocks, strict=True)],
         mlp=[gate(m, b.mlp_units) for m, b in zip(kept.mlp, config.blocks, strict=True)],
+        stem=[gate(channels, count) for channels, count in zip(kept.stem, config.stem, strict=True)],
         norm_channels=kept.residual,
     )
     return feature[:, kept.residual], logits
@@ -103,7 +112,7 @@ def test_cutting_heads_and_mlp_units_whose_weights_are_zero_changes_nothing(kept
         weights[f"block_{index}_mlp_down/kernel"] *= gate(kept.mlp[index], block.mlp_units)[:, None].astype(
             np.float32
         )
-    kept = replace(kept, residual=np.arange(CONFIG.width))
+    kept = replace(kept, residual=np.arange(CONFIG.width), stem=keep_all(CONFIG).stem)
     for cut_output, output in zip(
         forward(*cut(CONFIG, weights, kept), IMAGES), forward(CONFIG, weights, IMAGES), strict=True
     ):
@@ -134,6 +143,7 @@ def test_two_steps_or_one_agree(data: st.DataObject) -> None:
         first.residual[second.residual],
         tuple(a[b] for a, b in zip(first.heads, second.heads, strict=True)),
         tuple(a[b] for a, b in zip(first.mlp, second.mlp, strict=True)),
+        tuple(a[b] for a, b in zip(first.stem, second.stem, strict=True)),
     )
     in_two, weights_in_two = cut(between, weights_between, second)
     in_one, weights_in_one = cut(CONFIG, WEIGHTS, both)
@@ -154,13 +164,15 @@ def test_every_size_is_what_the_config_says(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])
-def test_uniform_widths_of_the_shipped_preset_come_out(heads: int) -> None:
-    config = PRESETS["fashion-vit"]
+@pytest.mark.parametrize("preset", ["fashion-vit", "cifar-vit"])
+def test_uniform_widths_of_the_presets_come_out(preset: str, heads: int) -> None:
+    config = PRESETS[preset]
     widths = uniform(config, heads)
     kept = Kept(
         np.arange(widths.width),
         (np.arange(widths.heads),) * len(config.blocks),
         (np.arange(widths.mlp_units),) * len(config.blocks),
+        tuple(np.arange(channels) for channels in widths.stem),
     )
     smaller, weights = cut(config, random_weights(config, 0), kept)
     assert smaller == narrowed(config, widths)
@@ -177,6 +189,8 @@ def test_uniform_widths_of_the_shipped_preset_come_out(heads: int) -> None:
         {"residual": np.asarray([1, 1])},
         {"heads": (np.arange(3), np.arange(3))},
         {"mlp": (np.arange(3),)},
+        {"stem": (np.arange(3),)},
+        {"stem": (np.arange(3), np.asarray([5]))},
     ],
 )
 def test_indices_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Small Vision Transformers of random weights, for every format to be tried on."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,8 @@ PRUNED = ViTConfig(
     mean=(123.7, 116.3, 103.5),
     deviation=(58.4, 57.1, 57.4),
 )
-CONFIGS = {"uniform-grey": UNIFORM, "pruned-colour": PRUNED}
+STEM = replace(PRUNED, stem=(16, 24))
+CONFIGS = {"uniform-grey": UNIFORM, "pruned-colour": PRUNED, "stem": STEM}
 
 
 def random_vit(config: ViTConfig, seed: int = 0) -> Checkpoint:

@@ -12,13 +12,13 @@ from edvit_tf.runtime.interpreter import Flatbuffer
 from edvit_tf.vit.config import BlockConfig, ViTConfig
 from edvit_tf.vit.keras import tf
 from edvit_tf.vit.model import from_checkpoint
-from tests.converters.models import PRUNED, UNIFORM, random_images, random_vit
+from tests.converters.models import PRUNED, STEM, UNIFORM, random_images, random_vit
 
 MANY_HEADS = replace(UNIFORM, blocks=(BlockConfig(7, 64),) * 2)
 
 
 @pytest.mark.parametrize(("fuse", "centred"), [(True, True), (False, True), (True, False)])
-@pytest.mark.parametrize("config", [UNIFORM, PRUNED, MANY_HEADS])
+@pytest.mark.parametrize("config", [UNIFORM, PRUNED, MANY_HEADS, STEM])
 def test_every_rewrite_is_exact(config: ViTConfig, fuse: bool, centred: bool) -> None:
     model = random_vit(config)
     images = random_images(config, 3)

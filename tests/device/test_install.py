@@ -247,6 +247,7 @@ async def test_what_does_not_fit_is_refused_and_the_old_one_serves_on(
     service.close()
 
 
+@pytest.mark.fault
 async def test_no_changed_or_shortened_flatbuffer_is_ever_loaded(store: Store, bundle: Bundle) -> None:
     def loaded(*_: Path) -> Verdict:
         raise AssertionError("bytes that are not the manifest's were handed to the interpreter")
@@ -283,6 +284,7 @@ async def test_a_failed_test_vector_keeps_the_old_one(store: Store, bundle: Bund
     service.close()
 
 
+@pytest.mark.fault
 async def test_a_full_disk_keeps_the_old_one(
     store: Store, bundle: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

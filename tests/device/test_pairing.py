@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError
 from edvit_tf.fleet.enrol import enrol
 from edvit_tf.fleet.keys import FleetKeys, make_keys
-from edvit_tf.rpc.certificates import check_issued, fingerprint, id_of, utc_now
+from edvit_tf.rpc.certificates import check_issued, fingerprint, id_of, parse_certificate, utc_now
 from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
 from edvit_tf.rpc.pairing import WRONG_CODES, Token, new_token, read_code
 from edvit_tf.rpc.pairing_channel import PairingLink, serve_pairing
@@ -159,6 +160,43 @@ async def test_whoever_sits_in_between_can_change_nothing(keys: FleetKeys, part:
     with pytest.raises(TrustError):
         await enrol(between, keys, code)  # type: ignore[arg-type]
     assert not device.members
+
+
+@pytest.mark.parametrize("curve", [b"\x2a\x86\x48\xce\x3d\x02\x02", b"\x2a\x86\x48\xce\x3d\x0b\x01"])
+async def test_a_key_on_no_curve_that_we_know_is_a_refusal(keys: FleetKeys, curve: bytes) -> None:
+    """Found by the fuzzer: the library has exceptions of its own for these."""
+    known = b"\x2a\x86\x48\xce\x3d\x02\x01"  # an elliptic curve's public key
+    device = Waiting()
+
+    async def other_device(requests: AsyncIterator[PairRequest]) -> AsyncIterator[PairReply]:
+        async for reply in device.service.pair(requests):
+            yield PairReply(challenge=reply.challenge.replace(known, curve))
+
+    with pytest.raises(TrustError, match="does not speak"):
+        await enrol(other_device, keys, code)  # type: ignore[arg-type]
+
+    async def other_authority(requests: AsyncIterator[PairRequest]) -> AsyncIterator[PairReply]:
+        async def changed() -> AsyncIterator[PairRequest]:
+            async for request in requests:
+                yield PairRequest(offer=request.offer.replace(known, curve))
+
+        async for reply in device.service.pair(changed()):
+            yield reply
+
+    with pytest.raises(TrustError, match="not for a P-256 key"):
+        await enrol(other_authority, keys, code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", ["version", "serial number"])
+def test_a_certificate_that_the_library_only_warns_of_is_a_refusal(keys: FleetKeys, change: str) -> None:
+    """Found by the fuzzer as well."""
+    der = keys.authority.certificate.public_bytes(Encoding.DER)
+    third = b"\xa0\x03\x02\x01\x02"  # the version, 3; the serial number follows: 02, its length, its bytes
+    where = der.index(third) + (len(third) - 1 if change == "version" else len(third) + 2)
+    changed = bytearray(der)
+    changed[where] = 10 if change == "version" else 0x80
+    with pytest.raises(TrustError, match="is no certificate"):
+        parse_certificate(bytes(changed))
 
 
 async def test_another_device_than_was_meant_is_left_alone(keys: FleetKeys) -> None:

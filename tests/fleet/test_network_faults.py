@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edvit_tf.bundle.reader import Bundle
-from tests.fleet.processes import ThrowAwayFleet, device_fleet, elsewhere, started
+from tests.fleet.processes import ThrowAwayFleet, command, device_fleet, elsewhere, started
 from tests.net import FAR, NEAR, Network, Weather, network
 
 pytestmark = [pytest.mark.netns, pytest.mark.fault]
@@ -66,6 +66,43 @@ def test_delay_and_loss_cost_few_answers_and_few_retries(
     assert len(complete) / len(lines) >= 0.9, (len(complete), len(lines))
     sent, least = sum(line["sent"] for line in lines), sum(line["answered"] for line in lines)
     assert least <= sent <= 1.1 * len(devices) * len(lines), (sent, len(lines))
+
+
+def test_a_deploy_pauses_while_half_is_cut_off_and_ends_in_one_version_ten_seconds_after(
+    members: ThrowAwayFleet, bundle: Bundle, newer: Bundle
+) -> None:
+    with network(Weather(), seed=5) as net:
+        one, other = members.devices
+        near, far = (
+            elsewhere(one, interface=NEAR, under=net.near()),
+            elsewhere(other, interface=FAR, under=net.far()),
+        )
+        with started(near, far) as addresses:
+            where = [f"--address={address}" for address in addresses]
+            run = [*net.near(*command("fleet", "deploy")), *where, "--state", str(members.folder)]
+            subprocess.run([*run, str(bundle.path)], check=True, capture_output=True, timeout=60)
+            with subprocess.Popen([*run, str(newer.path)], stderr=subprocess.PIPE, text=True) as process:
+                try:
+                    assert process.stderr
+                    assert process.stderr.readline().startswith(f"{one.name} has proved")
+                    net.change(Weather(cut_there=True, cut_back=True))
+                    time.sleep(8)
+                    assert process.poll() is None
+                    net.change(Weather())
+                    healed = time.monotonic()
+                    assert process.wait(30) == 0
+                    assert "waiting: 1 of 2 devices cannot be reached" in process.stderr.read()
+                finally:
+                    process.kill()
+            assert time.monotonic() - healed <= 10
+            look = [
+                *net.near(*command("fleet", "discover", "--json")),
+                *where,
+                "--state",
+                str(members.folder),
+            ]
+            done = subprocess.run(look, check=True, capture_output=True, text=True, timeout=60)
+    assert [row["bundle_version"] for row in json.loads(done.stdout)] == [newer.manifest.version] * 2
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest, InferRequest
 from edvit_tf.rpc.tls import Credentials
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
+from tests.rpc.silent import still_open
 
 HOST = "127.0.0.1"
 
@@ -222,44 +223,38 @@ async def test_a_renewed_certificate_is_used_without_a_dropped_call() -> None:
     await server.stop(0)
 
 
-def still_open(connections: list[socket.socket]) -> int:
-    number = 0
-    for connection in connections:
-        try:
-            number += connection.recv(100) != b""
-        except BlockingIOError:
-            number += 1
-        except OSError:
-            pass
-    return number
-
-
 @pytest.mark.fault
-async def test_a_flood_of_silent_connections_is_capped_and_then_closed() -> None:
+@pytest.mark.long
+async def test_a_flood_of_silent_connections_is_capped_closed_and_hardly_felt() -> None:
+    """Quiet and flooded times alternate, so that what else this machine does counts for both."""
     fleet = TestFleet()
     device_id, credentials = fleet.device()
-    async with serving(credentials) as address:
-        port = int(address.rpartition(":")[2])
+    quiet: list[float] = []
+    flooded: list[float] = []
+    async with serving(credentials, Echo(device_id=device_id)) as address:
         paired = GrpcLink(address, fleet.aggregator(), device_id)
-        await paired.hello(HelloRequest(), timeout=5)
-        quiet = [await timed(paired) for _ in range(200)]
-        connections = []
-        start = time.monotonic()
-        for _ in range(1000):
-            connection = socket.create_connection((HOST, port))
-            connection.setblocking(False)
-            connections.append(connection)
-        flooded = [await timed(paired) for _ in range(200)]
-        assert still_open(connections) <= MOST_CONNECTIONS
-        assert sorted(flooded)[197] <= max(2 * sorted(quiet)[197], 0.02)
-        while still_open(connections):
-            assert time.monotonic() - start < 15
-            await asyncio.sleep(0.2)
-        assert time.monotonic() - start < HANDSHAKE_SECONDS + 5
-        assert (await hello(address, fleet.aggregator(), device_id)).name == "1"
+        await timed(paired)
+        for _ in range(3):
+            quiet += [await timed(paired) for _ in range(300)]
+            command = [sys.executable, "-m", "tests.rpc.silent", address.rpartition(":")[2]]
+            flood = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            assert flood.stdout
+            open_count = asyncio.create_task(flood.stdout.readline())
+            while not open_count.done():
+                flooded.append(await timed(paired))
+            assert 0 < int(open_count.result()) <= MOST_CONNECTIONS
+            flooded += [await timed(paired) for _ in range(300)]
+            assert float(await flood.stdout.readline()) < HANDSHAKE_SECONDS + 5
+            assert (await hello(address, fleet.aggregator(), device_id)).name == "1", "others get in again"
+            quiet += [await timed(paired) for _ in range(300)]
+            await flood.wait()
         await paired.close()
-        for connection in connections:
-            connection.close()
+    # Where every core is busy the scheduler alone takes that long now and then.
+    assert p99(flooded) <= max(2 * p99(quiet), 0.01), (p99(flooded), p99(quiet))
+
+
+def p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(0.99 * len(seconds))]
 
 
 async def timed(link: GrpcLink) -> float:

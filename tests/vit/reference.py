@@ -24,6 +24,7 @@ def forward(
     residual: Array | None = None,
     heads: list[Array] | None = None,
     mlp: list[Array] | None = None,
+    stem: list[Array] | None = None,
     norm_channels: NDArray[np.intp] | None = None,
 ) -> tuple[Array, Array]:
     """Feature [b, width] and logits [b, classes] of uint8 images, gated by channel, head and MLP unit."""
@@ -41,10 +42,14 @@ def forward(
         result: Array = (x - mean) / np.sqrt(variance + 1e-6) * w[f"{name}/gamma"] + w[f"{name}/beta"]
         return result
 
-    count, patch = len(images), config.patch
+    count, patch = len(images), config.embedded_patch
     x = (images - np.asarray(config.mean)) / np.asarray(config.deviation)
-    rows, columns = config.image.height // patch, config.image.width // patch
-    x = x.reshape(count, rows, patch, columns, patch, config.image.channels).transpose(0, 1, 3, 2, 4, 5)
+    for index in range(len(config.stem)):
+        x = np.maximum(_halved(x, w[f"stem_{index}/kernel"]) + w[f"stem_{index}/bias"], 0)
+        if stem is not None:
+            x = x * stem[index]
+    rows, columns = x.shape[1] // patch, x.shape[2] // patch
+    x = x.reshape(count, rows, patch, columns, patch, x.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(count, config.patches, -1) @ w["patch_embedding/kernel"].reshape(-1, config.width)
     x = x + w["patch_embedding/bias"]
     x = np.concatenate([np.broadcast_to(w["class_token/token"], (count, 1, config.width)), x], axis=1)
@@ -71,6 +76,16 @@ def forward(
         x = x + dense(hidden, f"{name}_mlp_down") * residual
     feature = norm(x[:, 0], "final_norm") * (residual != 0)
     return feature, dense(feature, "head")
+
+
+def _halved(x: Array, kernel: Array) -> Array:
+    """A 3 x 3 convolution of stride 2 on [b, h, w, c]; zeros go below and to the right of the picture."""
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    result: Array = np.zeros((len(x), rows, columns, kernel.shape[-1]))
+    for down, right in np.ndindex(3, 3):
+        result += padded[:, down::2, right::2][:, :rows, :columns] @ kernel[down, right]
+    return result
 
 
 def random_weights(config: ViTConfig, seed: int) -> Weights:

@@ -50,6 +50,23 @@ def test_macs_of_a_small_model_by_hand() -> None:
     assert config.macs_of_all_tokens == embedding + 2 * whole
 
 
+def test_macs_of_a_stem_by_hand() -> None:
+    without = ViTConfig(ImageSize(8, 8, 3), 4, width=3, head_size=5, blocks=(BlockConfig(2, 7),), classes=2)
+    config = replace(without, stem=(6, 10))
+    embedding, patches = 4 * 4 * 4 * 3 * 3, 4 * 1 * 1 * 10 * 3
+    convolutions = 4 * 4 * 9 * 3 * 6 + 2 * 2 * 9 * 6 * 10
+    assert config.macs - without.macs == convolutions + patches - embedding
+    assert (config.embedded_patch, config.embedded_channels, config.tokens) == (1, 10, 5)
+    with pytest.raises(ModelError, match="4 divides"):
+        replace(config, image=ImageSize(6, 6, 3), patch=2)
+
+
+def test_models_from_before_there_were_stems_are_read() -> None:
+    config = PRESETS["fashion-vit"]
+    old = {name: value for name, value in config.to_json().items() if name != "stem"}
+    assert ViTConfig.from_json(old) == config
+
+
 def test_every_weight_is_listed_once_with_its_shape() -> None:
     config = ViTConfig(ImageSize(4, 6, 3), 2, width=8, head_size=4, blocks=(BlockConfig(3, 16),), classes=5)
     shapes = weight_shapes(config)

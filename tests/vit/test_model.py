@@ -1,6 +1,7 @@
 """The Keras model against plain NumPy, against its config, and against the tools it must work with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ CONFIG = ViTConfig(
 )
 
 
+STEM = replace(CONFIG, stem=(6, 5))
+
+
 def filled(config: ViTConfig, batch_size: int | None = None) -> Any:
     model = build(config, batch_size=batch_size)
     write_weights(model, random_weights(config, 1))
@@ -51,20 +55,22 @@ def assert_same_function(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> None
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("whole", [CONFIG, STEM], ids=["patches", "stem"])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_the_model_computes_the_formulas(depth: int) -> None:
-    config = ViTConfig(CONFIG.image, 4, 16, 8, CONFIG.blocks[:depth], 5, CONFIG.mean, CONFIG.deviation)
+def test_the_model_computes_the_formulas(whole: ViTConfig, depth: int) -> None:
+    config = replace(whole, blocks=CONFIG.blocks[:depth])
     images = random_images(config, 3, 0)
     assert_same_function(outputs(filled(config), images), forward(config, random_weights(config, 1), images))
 
 
-def test_the_model_has_exactly_the_weights_its_config_lists() -> None:
-    model = build(CONFIG)
+@pytest.mark.parametrize("config", [CONFIG, STEM], ids=["patches", "stem"])
+def test_the_model_has_exactly_the_weights_its_config_lists(config: ViTConfig) -> None:
+    model = build(config)
     weights = read_weights(model)
-    assert {name: weight.shape for name, weight in weights.items()} == weight_shapes(CONFIG)
-    assert model.count_params() == CONFIG.parameters
+    assert {name: weight.shape for name, weight in weights.items()} == weight_shapes(config)
+    assert model.count_params() == config.parameters
     assert all(weight.dtype == np.float32 for weight in weights.values())
-    assert read_config(model) == CONFIG
+    assert read_config(model) == config
 
 
 def test_fresh_weights_follow_the_seed() -> None:
@@ -96,6 +102,15 @@ def test_folding_the_normalisation_is_exact() -> None:
     write_weights(model, weights)
     images = random_images(config, 3, 0)
     assert_same_function(outputs(model, images), outputs(filled(CONFIG), images))
+
+
+def test_of_a_stem_the_deviation_is_folded() -> None:
+    config, weights = fold_normalisation(STEM, random_weights(STEM, 1))
+    assert (config.mean, config.deviation) == (STEM.mean, (1.0,) * 3)
+    model = build(config)
+    write_weights(model, weights)
+    images = random_images(config, 3, 0)
+    assert_same_function(outputs(model, images), outputs(filled(STEM), images))
 
 
 def test_keras_file_round_trip(tmp_path: Path) -> None:

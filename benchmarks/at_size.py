@@ -1,0 +1,105 @@
+"""An export at the paper's sizes, one step of each training: peak memory of all its processes, and seconds.
+
+    python -m benchmarks.at_size [--model vit-b16] [--devices 10] [--workers 2]
+
+Weights and pictures are random, so nothing is said of accuracy. Every stage runs: importance, surgery,
+retraining, sparsity, conversion to f32, int8-dynamic and int4-dynamic, fusion. An epoch has as few pictures
+as make one step of retraining. Memory is the sum of PSS over the processes (what several share counts once),
+looked at twenty times a second, so a shorter peak is missed. Prints one JSON object.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edvit_tf.vit.config import PRESETS
+
+CLASSES = 10
+BATCH = 128
+OTHERS = 4
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def make_pictures(folder: Path, size: int, *, each: int, seed: int) -> None:
+    """Class folders of noise under train/ and val/, of `each` pictures a class."""
+    generator = np.random.default_rng(seed)
+    for part in ("train", "val"):
+        for label in range(CLASSES):
+            place = folder / part / f"class-{label}"
+            place.mkdir(parents=True)
+            for number in range(each):
+                pixels = generator.integers(0, 256, (size, size, 3), np.uint8)
+                Image.fromarray(pixels).save(place / f"{number:03}.jpg", quality=90)
+
+
+def tree_bytes(root: int) -> int:
+    """PSS of a process and of all below it, in bytes; 0 when it has ended."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    total, waiting = 0, [root]
+    while waiting:
+        process = waiting.pop()
+        waiting += children.get(process, [])
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return total
+
+
+def main() -> None:
+    """Make pictures, run the command line, and watch it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="vit-b16", choices=sorted(PRESETS))
+    parser.add_argument("--devices", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        each = math.ceil(BATCH / (CLASSES // arguments.devices + OTHERS))
+        make_pictures(folder / "pictures", PRESETS[arguments.model].image.height, each=each, seed=1)
+        command = [sys.executable, "-m", "edvit_tf.cli.main", "export", "--random-weights", "--json"]
+        command += ["--model", arguments.model, "--data", str(folder / "pictures")]
+        command += ["--devices", str(arguments.devices), "--workers", str(arguments.workers)]
+        command += ["--out", str(folder / "bundle"), "--format", "f32,int8-dynamic,int4-dynamic"]
+        command += ["--epochs", "1", "--sparsity", "0.5", "--sparsity-epochs", "1", "--fusion-epochs", "1"]
+        command += ["--batch", str(BATCH), "--others", str(OTHERS)]
+        environment = os.environ | {"XDG_CACHE_HOME": str(folder / "decoded")}
+        started, peak = time.monotonic(), 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+            while process.poll() is None:
+                peak = max(peak, tree_bytes(process.pid))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        seconds = time.monotonic() - started
+        if process.returncode:
+            sys.exit(process.returncode)
+        report = json.loads((folder / "bundle" / "report.json").read_text())
+        row = {
+            "model": arguments.model,
+            "devices": arguments.devices,
+            "workers": arguments.workers,
+            "pictures": each * CLASSES,
+            "seconds": round(seconds, 1),
+            "seconds_of_stages": report["seconds"],
+            "peak_gib": round(peak / 2**30, 2),
+        }
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The page and the figure of the method's results, from the rows that `benchmarks/method.py` wrote.
+
+    python -m benchmarks.page --data fashion_mnist
+
+Every figure on the page is computed here from docs/results/method-<data>.json; nothing is typed in but the
+bars that the project set itself.
+"""
+
+import argparse
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESAMPLES = 2000
+ORDER = (
+    "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_total", "random_init", "logit_sum",
+    "single_cnn", "cnn_split", "cnn_teacher", "edvit_kl", "edvit_bytes", "edvit_undistilled",
+    "edvit_unmatched", "edvit_few_others", "edvit_unrefined", "edvit_all_there", "edvit_unbalanced",
+)  # fmt: skip
+
+Row = Mapping[str, Any]
+Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A target: what is measured, over which number of devices, what it must be and what it aims at.
+
+    `of` computes it from the rows, in points, percent or ratios; None when rows are missing.
+    """
+
+    what: str
+    devices: int
+    of: Callable[["Results", int], float | None]
+    must: float
+    aim: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All rows of one data set."""
+
+    rows: tuple[Row, ...]
+
+    def of(self, method: str, devices: int, format_name: str = "f32") -> tuple[Row, ...]:
+        """The rows of all seeds; a whole model has one device whatever is asked."""
+        found = [r for r in self.rows if (r["method"], r["format"]) == (method, format_name)]
+        return tuple(r for r in found if r["devices"] in (devices, 1))
+
+    def mean(
+        self, method: str, devices: int, key: str = "accuracy", format_name: str = "f32"
+    ) -> float | None:
+        """The mean over seeds, None where there is nothing to take it of."""
+        values = [row[key] for row in self.of(method, devices, format_name) if row[key] is not None]
+        return float(np.mean(values)) if values else None
+
+    def paired(self, one: str, other: str, devices: int) -> tuple[float, float, float] | None:
+        """Accuracy of one method less another's over the seeds that both have, and its 95 % interval.
+
+        A paired bootstrap: the test pictures are drawn again, the same for both and for every seed.
+        """
+        right = {row["seed"]: bits(row["right"]) for row in self.of(one, devices)}
+        theirs = {row["seed"]: bits(row["right"]) for row in self.of(other, devices)}
+        seeds = sorted(right.keys() & theirs.keys())
+        if not seeds:
+            return None
+        difference = np.mean([right[s].astype(float) - theirs[s] for s in seeds], axis=0)
+        draws = np.random.default_rng(1).integers(0, len(difference), (RESAMPLES, len(difference)))
+        low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
+        return float(difference.mean()), float(low), float(high)
+
+
+def bits(text: str) -> Bits:
+    """Which test pictures were classified rightly, as `pack` wrote it."""
+    count, _, packed = text.partition(":")
+    return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=int(count)).astype(bool)
+
+
+def pack(right: Bits) -> str:
+    """The same as text: the number of pictures, a colon, and the bits in base64."""
+    return f"{len(right)}:{base64.b64encode(np.packbits(right).tobytes()).decode()}"
+
+
+def _less(one: str, other: str, key: str = "accuracy") -> Callable[[Results, int], float | None]:
+    def points(results: Results, devices: int) -> float | None:
+        a, b = results.mean(one, devices, key), results.mean(other, devices, key)
+        return None if a is None or b is None else 100 * (a - b)
+
+    return points
+
+
+def _worst_missing(results: Results, devices: int) -> float | None:
+    worst, whole = results.mean("edvit", devices, "worst_missing_accuracy"), results.mean("edvit", devices)
+    return None if worst is None or whole is None else 100 * (worst - whole)
+
+
+def _half_missing(results: Results, devices: int) -> float | None:
+    half = results.mean("edvit", devices, "half_missing_accuracy")
+    return None if half is None else 100 * half
+
+
+def _size_ratio(format_name: str) -> Callable[[Results, int], float | None]:
+    return lambda results, devices: results.mean("edvit", devices, "size_ratio_per_device", format_name)
+
+
+def _cost_of(format_name: str) -> Callable[[Results, int], float | None]:
+    def points(results: Results, devices: int) -> float | None:
+        whole = results.mean("edvit", devices)
+        small = results.mean("edvit", devices, format_name=format_name)
+        return None if whole is None or small is None else 100 * (small - whole)
+
+    return points
+
+
+BARS: Mapping[str, Sequence[Bar]] = {
+    "fashion_mnist": (
+        Bar("fused less teacher, points", 10, _less("edvit", "teacher"), -2.0, -1.0),
+        Bar("fused less teacher, points", 5, _less("edvit", "teacher"), -0.8, -0.2),
+        Bar("fused less teacher, points", 2, _less("edvit", "teacher"), 0.0, 0.6),
+        Bar("fused less one student, points", 10, _less("edvit", "single"), 1.5, 3.0),
+        Bar("fused less one student, points", 5, _less("edvit", "single"), 0.5, 1.0),
+        Bar("fused less one student, points", 2, _less("edvit", "single"), 0.3, 0.8),
+        Bar("worst one missing less fused, points", 10, _worst_missing, -1.5),
+        Bar("worst one missing less fused, points", 5, _worst_missing, -1.5),
+        Bar("half missing, percent", 10, _half_missing, 77.0),
+        Bar("fused less the paper's choices, points", 10, _less("edvit", "edvit_paper"), 0.0),
+        Bar("fused less the paper's choices, points", 5, _less("edvit", "edvit_paper"), 0.0),
+        Bar("fused less the paper's choices, points", 2, _less("edvit", "edvit_paper"), 0.0),
+        Bar("one backward pass less the exact score, points", 10, _less("edvit", "edvit_kl"), -0.3),
+        Bar("times smaller a device, f32", 10, _size_ratio("f32"), 24),
+        Bar("times smaller a device, int8-dynamic", 10, _size_ratio("int8-dynamic"), 40),
+        Bar("times smaller a device, int4-dynamic", 10, _size_ratio("int4-dynamic"), 48),
+        Bar("int8-dynamic less f32, points", 10, _cost_of("int8-dynamic"), -0.3),
+        Bar("int4-dynamic less f32, points", 10, _cost_of("int4-dynamic"), -1.0),
+    ),
+    "cifar10": (
+        Bar("fused less teacher, points", 10, _less("edvit", "teacher"), -3.0),
+        Bar("fused less one student, points", 10, _less("edvit", "single"), 3.0),
+    ),
+    "cifar10?long-tail=50": (
+        Bar(
+            "balanced accuracy less ignoring the tail, points",
+            10,
+            _less("edvit", "edvit_unbalanced", "balanced_accuracy"),
+            3.0,
+        ),
+    ),
+}
+
+
+def page(data: str, results: Results) -> str:
+    """The whole page as Markdown."""
+    rows = rows_file(data).name
+    parts = [
+        f"# The method on {data}",
+        "Made by `python -m benchmarks.page`, from the rows of `benchmarks/method.py` in "
+        f"[{rows}]({rows}), which name the command and the commit behind each. "
+        "Accuracies are of the test split, through the flatbuffers; everything was chosen on validation. Of "
+        "several seeds a figure is the mean and, in brackets, the least and the most.",
+        f"![Accuracy against bytes a device]({rows_file(data).with_suffix('.svg').name})",
+        "## Bars",
+        _bars(data, results),
+        "## The margin over one student",
+        _margins(results),
+        "## All rows",
+        _table(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _bars(data: str, results: Results) -> str:
+    lines = ["| what | devices | measured | must be | aim | |", "|---|--:|--:|--:|--:|---|"]
+    for bar in BARS.get(data, ()):
+        found = bar.of(results, bar.devices)
+        if found is None:
+            measured, verdict = "–", "not measured yet"
+        else:
+            measured = f"{found:.2f}"
+            verdict = "met" if found >= bar.must else f"missed by {bar.must - found:.2f}"
+        aim = "–" if bar.aim is None else f"{bar.aim:g}"
+        lines.append(f"| {bar.what} | {bar.devices} | {measured} | {bar.must:g} | {aim} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _margins(results: Results) -> str:
+    lines = [
+        "Paired bootstrap over the test pictures, 95 %:",
+        "",
+        "| devices | fused less `single` | interval |",
+        "|--:|--:|---|",
+    ]
+    for devices in sorted({r["devices"] for r in results.rows if r["method"] == "edvit"}, reverse=True):
+        found = results.paired("edvit", "single", devices)
+        if found is not None:
+            mean, low, high = (100 * value for value in found)
+            lines.append(f"| {devices} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |")
+    return "\n".join(lines)
+
+
+def _table(results: Results) -> str:
+    columns = {
+        "accuracy": _percent, "balanced_accuracy": _percent, "worst_missing_accuracy": _percent,
+        "half_missing_accuracy": _percent, "ece": "{:.3f}".format,
+    }  # fmt: skip
+    lines = [
+        "| method | devices | format | seeds | accuracy % | balanced % | worst one missing % "
+        "| half missing % | ECE | bytes a device | times smaller | parameters, times fewer |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    keys = {(row["method"], row["devices"], row["format"]) for row in results.rows}
+    for method, devices, format_name in sorted(keys, key=lambda k: (-k[1], ORDER.index(k[0]), k[2])):
+        rows = [
+            r
+            for r in results.rows
+            if (r["method"], r["devices"], r["format"]) == (method, devices, format_name)
+        ]
+        cells = [method, str(devices), format_name, str(len(rows))]
+        cells += [_spread([row[key] for row in rows], write) for key, write in columns.items()]
+        cells += [
+            f"{max(row['bytes_per_device'] for row in rows):,}",
+            f"{np.mean([row['size_ratio_per_device'] for row in rows]):.1f}",
+            f"{np.mean([row['parameter_ratio_per_device'] for row in rows]):.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _spread(values: Sequence[float | None], write: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = write(float(np.mean(known)))
+    return mean if len(known) == 1 else f"{mean} ({write(min(known))}–{write(max(known))})"
+
+
+def figure(data: str, results: Results, path: Path) -> None:
+    """Accuracy against bytes a device, a curve a method: devices grow to the left."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": data, "svg.fonttype": "none"}):
+        drawing, axes = plt.subplots(figsize=(8, 5))
+        for method in ORDER:
+            rows = [row for row in results.rows if row["method"] == method and row["format"] == "f32"]
+            points = {}
+            for size in {row["devices"] for row in rows}:
+                same = [row for row in rows if row["devices"] == size]
+                points[float(np.mean([r["bytes_per_device"] for r in same])) / 1000] = 100 * float(
+                    np.mean([r["accuracy"] for r in same])
+                )
+            if points:
+                sizes = sorted(points)
+                axes.plot(sizes, [points[size] for size in sizes], "o-", label=method)
+        axes.set_xscale("log")
+        axes.set_xlabel("kilobytes a device (f32 flatbuffer)")
+        axes.set_ylabel("accuracy on the test split, %")
+        axes.set_title(f"{data}: what a device has to hold, and what the fleet knows")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        drawing.savefig(path, format="svg", metadata={"Date": None})
+        plt.close(drawing)
+
+
+def rows_file(data: str) -> Path:
+    """Where the rows of a data set lie; page and figure stand beside it."""
+    return RESULTS / f"method-{re.sub('[^a-z0-9_]+', '-', data)}.json"
+
+
+def write(data: str) -> None:
+    """Write page and figure of a data set."""
+    file = rows_file(data)
+    results = Results(tuple(json.loads(file.read_text("utf-8"))))
+    figure(data, results, file.with_suffix(".svg"))
+    file.with_suffix(".md").write_text(page(data, results), "utf-8")
+
+
+def main() -> None:
+    """Write the page of one data set."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="fashion_mnist", choices=sorted(BARS))
+    write(parser.parse_args().data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Five thousand inputs for each thing that a stranger can say; a hundred thousand where minutes do not count.
+
+A finding names its seed and input. `-rP` shows what each run came to.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.fuzz import targets
+from tests.fuzz.mutate import fuzz, mutated
+from tests.fuzz.targets import Fuzzed
+
+pytestmark = pytest.mark.fault
+
+Making = Callable[[Path, pytest.MonkeyPatch], Fuzzed]
+TARGETS: dict[str, Making] = {
+    "manifest": lambda _folder, _patch: targets.manifest_reader(),
+    "discovery": lambda _folder, _patch: targets.discovery_records(),
+    "certificates": lambda _folder, _patch: targets.certificates(),
+    "pairing requests": targets.pairing_requests,
+    "pairing replies": targets.pairing_replies,
+}
+LONG = pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+
+
+@pytest.mark.parametrize("inputs", [5_000, LONG])
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_that_a_stranger_says_crashes_hangs_or_grows(
+    name: str, inputs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = TARGETS[name](tmp_path, monkeypatch)
+    result = fuzz(made.target, made.corpus, inputs=inputs, seed=inputs)
+    print(name, result)  # noqa: T201
+    assert result.refused > inputs // 20, "most inputs should be wrong"
+
+
+def test_a_finding_is_named_with_its_seed() -> None:
+    def fragile(data: bytes) -> None:
+        if data != b"right":
+            raise ZeroDivisionError
+
+    with pytest.raises(AssertionError, match="seed 7, input 1: b'"):
+        fuzz(fragile, [b"right"], inputs=100, seed=7)
+
+
+def test_growth_is_found() -> None:
+    kept: list[bytes] = []
+    with pytest.raises(AssertionError):
+        fuzz(lambda data: kept.append(data * 50_000), [b"some"], inputs=2000, seed=7)
+
+
+def test_inputs_can_be_made_again() -> None:
+    def some(seed: int) -> list[bytes]:
+        random = Random(seed)
+        return [mutated([b"abc", b"defg"], random) for _ in range(100)]
+
+    assert some(3) == some(3)
+    assert some(3) != some(4)
+    assert len(set(some(3))) > 80
