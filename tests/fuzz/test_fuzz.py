@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from tests.fuzz import targets
+from tests.fuzz.http_target import http_pictures
 from tests.fuzz.mutate import fuzz, mutated
 from tests.fuzz.targets import Fuzzed
 
@@ -22,6 +23,7 @@ TARGETS: dict[str, Making] = {
     "certificates": lambda _folder, _patch: targets.certificates(),
     "pairing requests": targets.pairing_requests,
     "pairing replies": targets.pairing_replies,
+    "HTTP pictures": lambda _folder, _patch: http_pictures(),
 }
 LONG = pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
