@@ -28,3 +28,5 @@ def log_json(stream: TextIO, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Pillow warns of what strangers' pictures hold, and goes on.
+    logging.captureWarnings(True)
