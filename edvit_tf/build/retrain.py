@@ -10,7 +10,7 @@ matters: a linear layer on it, dropped after training, must give the teacher's a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class GroupData:
     @property
     def own_examples(self) -> Examples:
         """The same pictures with the sub-model's own targets alone."""
-        return Examples(self.examples.images, self.examples.targets[..., : self.own])
+        return replace(self.examples, targets=self.examples.targets[..., : self.own])
 
 
 def group_data(
@@ -65,6 +65,7 @@ def group_data(
     distillation: float,
     others: float,
     balance: bool,
+    shift: int,
     seed: int,
     rows: int | None = None,
 ) -> GroupData:
@@ -77,6 +78,7 @@ def group_data(
         distillation: share of the teacher in the targets.
         others: out-of-group pictures of an epoch, in the group's pictures a class.
         balance: whether a class counts the same however many pictures it has, see `balance.py`.
+        shift: pixels that a picture is moved by at most.
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
@@ -89,7 +91,7 @@ def group_data(
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
-        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1)),
+        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1), shift),
         own.shape[-1],
         choose,
         len(choose(np.random.default_rng(seed))),

@@ -59,6 +59,7 @@ class ExportSettings:
         matching: weight of the loss that matches the class token with the teacher's, 0 leaves it out.
         others: out-of-group pictures of an epoch, in the group's pictures a class; the paper's is 1.
         balance: whether classes count the same however many pictures they have.
+        shift: pixels that pictures are moved by at most in training, either way.
         left_out: share of the fusion's examples that miss one sub-model or more, 0 to 1.
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
@@ -95,6 +96,7 @@ class ExportSettings:
     matching: float = 1.0
     others: float = 4.0
     balance: bool = True
+    shift: int = 2
     left_out: float = 0.4
     proxy_images: int = 32
     memory_mb: float | None = None
@@ -158,7 +160,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "1 or more",
     ),
     (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
-    (("matching", "refine_epochs"), lambda value: value >= 0, "0 or more"),
+    (("matching", "refine_epochs", "shift"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),
 )  # fmt: skip

@@ -115,12 +115,12 @@ SURGERY = Stage(
 )
 RETRAIN = Stage(
     "retrain",
-    ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "seed"),
+    ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "shift", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
 )
 REFINE = Stage(
     "refine",
-    ("refine_epochs", "batch", "rate", "distillation", "balance", "left_out", "seed"),
+    ("refine_epochs", "batch", "rate", "distillation", "balance", "shift", "left_out", "seed"),
     (
         "edvit_tf.build.refine_job", "edvit_tf.build.refine", "edvit_tf.build.retrain",
         "edvit_tf.build.fusion", *_TRAINING,
@@ -128,7 +128,7 @@ REFINE = Stage(
 )  # fmt: skip
 SPARSIFY = Stage(
     "sparsify",
-    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "seed"),
+    ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "shift", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
 )
 CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))

@@ -158,6 +158,7 @@ def _group_data(job: SubmodelJob, settings: ExportSettings, dataset: Dataset) ->
         distillation=settings.distillation,
         others=settings.others,
         balance=settings.balance,
+        shift=settings.shift,
         seed=settings.seed_for(job.name, "validation"),
         rows=job.rows,
     )

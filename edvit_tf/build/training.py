@@ -55,10 +55,12 @@ class Examples:
         images: uint8 [n, height, width, channels].
         targets: probabilities f32 [n, views, classes]; view 0 is for the picture and view 1, where there is
             one, for its mirror image. Without a view 1 pictures are not mirrored in training.
+        shift: pixels that a picture is moved by at most in training, either way.
     """
 
     images: NDArray[np.uint8]
     targets: NDArray[np.float32]
+    shift: int = MAX_SHIFT
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,7 +81,7 @@ class Examples:
                 view = generator.integers(0, self.targets.shape[1], count)
                 images = self.images[chosen]
                 images = np.where((view == 1)[:, None, None, None], images[:, :, ::-1], images)
-                yield move(images, MAX_SHIFT, generator), self.targets[chosen, view]
+                yield move(images, self.shift, generator), self.targets[chosen, view]
 
         return epoch
 

@@ -103,6 +103,9 @@ def export(
             "--balance/--no-balance", help="Whether classes count the same however many pictures they have."
         ),
     ] = None,
+    shift: Annotated[
+        int | None, typer.Option("--shift", help="Pixels that pictures are moved by at most in training.")
+    ] = None,
     left_out: Annotated[
         float | None,
         typer.Option("--left-out", help="Share of the fusion's examples that miss a sub-model or more."),
@@ -140,7 +143,8 @@ def export(
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
         "epochs": epochs, "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
-        "matching": matching, "others": others, "balance": balance, "left_out": left_out,
+        "matching": matching, "others": others, "balance": balance, "shift": shift,
+        "left_out": left_out,
         "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "engine": engine,
         "cache": cache, "name": name, "version": version, "random_weights": random_weights,
     }  # fmt: skip

@@ -17,7 +17,7 @@ def test_a_run_far_below_a_hundred_steps_reaches_its_sparsity(teacher: Checkpoin
     config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
     student = Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, seed=1)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     schedule = Schedule(epochs=8, batch=32, rate=2e-3)
     sparse, reached = sparsify(student, data, schedule, 0.5, seed=1, report=lambda *_: None)
     assert sparse.weights.keys() == student.weights.keys()
