@@ -101,7 +101,7 @@ class ExportSettings:
     matching: float = 1.0
     others: float = 4.0
     balance: bool = True
-    shift: int = 2
+    shift: int = 1
     augment: str = "none"
     left_out: float = 0.4
     proxy_images: int = 32
