@@ -304,6 +304,7 @@ def _train(job: CnnJob, result: Result, report: Report) -> None:
         distillation=settings.distillation if taught else 0.0,
         others=settings.others,
         balance=settings.balance,
+        shift=settings.shift,
         seed=settings.seed_for(job.name, "validation"),
     )
     seed = settings.seed_for(f"cnn-{job.name}", "train")

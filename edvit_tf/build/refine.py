@@ -57,6 +57,7 @@ def refine_data(
     *,
     distillation: float,
     balance: bool,
+    shift: int,
 ) -> RefineData:
     """What sub-models of these groups learn from together.
 
@@ -66,13 +67,14 @@ def refine_data(
         groups: the classes of each sub-model.
         distillation: share of the teacher in the targets.
         balance: whether a class counts the same however many pictures it has, see `balance.py`.
+        shift: pixels that a picture is moved by at most.
     """
     train = dataset.train
     everything = np.arange(len(train))
     mixed = [mixed_targets(teacher_logits, train.labels, len(dataset.classes), distillation)]
     mixed += [group_targets(teacher_logits, train.labels, group, distillation) for group in groups]
     return RefineData(
-        Examples(train.images, np.concatenate(mixed, axis=-1)),
+        Examples(train.images, np.concatenate(mixed, axis=-1), shift),
         tuple(part.shape[-1] for part in mixed[1:]),
         lambda generator: draw(everything, train.labels, len(train), generator) if balance else everything,
         np.asarray(dataset.validation.images),

@@ -27,6 +27,7 @@ def _refine(job: RefineJob, settings: ExportSettings, result: Result, report: Re
         [submodel.group for submodel in job.submodels],
         distillation=settings.distillation,
         balance=settings.balance,
+        shift=settings.shift,
     )
     refined, reached = refine(
         [read_checkpoint(store.get(submodel.recipes.retrained)) for submodel in job.submodels],

@@ -10,12 +10,13 @@ matters: a linear layer on it, dropped after training, must give the teacher's a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.augment import Augment
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
@@ -54,7 +55,7 @@ class GroupData:
     @property
     def own_examples(self) -> Examples:
         """The same pictures with the sub-model's own targets alone."""
-        return Examples(self.examples.images, self.examples.targets[..., : self.own])
+        return replace(self.examples, targets=self.examples.targets[..., : self.own])
 
 
 def group_data(
@@ -65,6 +66,7 @@ def group_data(
     distillation: float,
     others: float,
     balance: bool,
+    shift: int,
     seed: int,
     rows: int | None = None,
 ) -> GroupData:
@@ -77,6 +79,7 @@ def group_data(
         distillation: share of the teacher in the targets.
         others: out-of-group pictures of an epoch, in the group's pictures a class.
         balance: whether a class counts the same however many pictures it has, see `balance.py`.
+        shift: pixels that a picture is moved by at most.
         seed: which out-of-group pictures stand for "other" in validation.
         rows: pictures of an epoch if not as many as the group has: the single student gets a sub-model's.
     """
@@ -89,7 +92,7 @@ def group_data(
     validation = relabel(dataset.validation.labels, group)
     measured = np.sort(chooser(validation, len(group))(np.random.default_rng(seed)))
     return GroupData(
-        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1)),
+        Examples(dataset.train.images, np.concatenate([own, everything], axis=-1), shift),
         own.shape[-1],
         choose,
         len(choose(np.random.default_rng(seed))),
@@ -135,6 +138,7 @@ def retrain(
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
+    augment: Augment | None = None,
 ) -> tuple[Checkpoint, float]:
     """Train a cut model; the epoch that is best on validation is kept.
 
@@ -146,6 +150,7 @@ def retrain(
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
         snapshots: where an interrupted training is taken up again.
+        augment: what is done to pictures beside moving and mirroring them.
 
     Returns:
         The retrained model and its validation accuracy, the mean over classes if the data is balanced.
@@ -154,7 +159,15 @@ def retrain(
     model = from_checkpoint(student)
     best = Best(student.weights)
     train_on_group(
-        model, data, schedule, best, matching=matching, seed=seed, report=report, snapshots=snapshots
+        model,
+        data,
+        schedule,
+        best,
+        matching=matching,
+        seed=seed,
+        report=report,
+        snapshots=snapshots,
+        augment=augment,
     )
     return with_weights(student, dict(best.weights)), best.accuracy
 
@@ -169,20 +182,22 @@ def train_on_group(
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
+    augment: Augment | None = None,
+    weights_of: Callable[[Any], Weights] = read_weights,
 ) -> None:
-    """Train any Keras model that gives `feature` and `logits`; `best` is offered every epoch's weights."""
+    """Train any Keras model that gives `feature` and `logits`; `best` is offered `weights_of` every epoch."""
     forward = Forward(model)
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
         reached = data.judge(forward(data.images)["logits"], data.labels)
-        best.offer(reached, lambda: read_weights(model))
+        best.offer(reached, lambda: weights_of(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     batch = schedule.batch
     fit(
         _tutored(model, data) if matching else model,
-        (data.examples if matching else data.own_examples).batches(batch, data.choose),
+        (data.examples if matching else data.own_examples).batches(batch, data.choose, augment),
         steps_of(data.rows, batch),
         schedule,
         loss=_matched(data.own, matching) if matching else cross_entropy,

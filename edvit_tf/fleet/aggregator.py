@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,7 @@ import numpy as np
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, LinkError
 from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
+from edvit_tf.fleet.budget import Budget
 from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
@@ -25,6 +27,8 @@ from edvit_tf.rpc.link import Link
 from edvit_tf.runtime.fusion import Fusion
 
 START_SECONDS = 2.0
+# A device whose connection broke and that lives is connected again sooner than this.
+RETRY_SECONDS = 0.3
 
 OnChange = Callable[[Member], None]
 
@@ -75,6 +79,7 @@ class Aggregator:
         self._on_change = on_change
         self._members = {device.id: self._member(device) for device in deployment.devices}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._budget = Budget()
         self._asking = 0
         self._idle = asyncio.Event()
         self._exits = AsyncExitStack()
@@ -150,13 +155,16 @@ class Aggregator:
         start = time.monotonic()
         manifest = self._bundle.manifest
         picture = encode(image, manifest.input)
+        routes = self._routes()
+        self._budget.earn(len(routes))
         replies = await dispatch(
             manifest,
-            self._routes(),
+            routes,
             picture,
             digest=self._digest,
             deadline=deadline,
             on_reply=self._on_reply,
+            retry=self._retry,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:
@@ -179,6 +187,22 @@ class Aggregator:
             for device, submodels in parts.items()
             if (link := self._members[device].asked) is not None
         ]
+
+    async def _retry(self, route: Route) -> Route | None:
+        """Whom to ask when the connection of a route broke: the same device again, when it is soon back.
+
+        Of a device that has gone for good an answer should not wait longer than it takes to find that out.
+        """
+        member = self._members.get(route.device)
+        if member is None or not self._budget.take():
+            return None
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await member.ready()
+        except TimeoutError:
+            return None
+        link = member.asked
+        return replace(route, link=link) if link is not None else None
 
     def _answering(self, submodel: str) -> str | None:
         """Whom to ask for a sub-model: its holder, or its home when only that can answer now."""

@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edvit_tf.bundle.manifest import InputSpec, Manifest
-from edvit_tf.errors import EdvitError, UsageError
+from edvit_tf.errors import DeadlineError, EdvitError, LinkError, UsageError
 from edvit_tf.fleet.answer import DeviceReply, features_of
 from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest, Picture
 from edvit_tf.rpc.link import Link, late
@@ -28,6 +28,8 @@ class Route:
 
 
 OnReply = Callable[[Route, DeviceReply], None]
+# Whom to ask instead of a route whose connection broke; None: nobody.
+Retry = Callable[[Route], Awaitable[Route | None]]
 
 
 def encode(image: np.ndarray, spec: InputSpec) -> Picture:
@@ -54,36 +56,45 @@ async def dispatch(
     *,
     digest: bytes = b"",
     deadline: float = DEFAULT_DEADLINE,
-    on_reply: OnReply | None = None,
+    on_reply: OnReply = lambda *_: None,
+    retry: Retry | None = None,
 ) -> list[DeviceReply]:
     """Ask every route and return one reply for each, within `deadline` seconds.
 
     With `digest`, the SHA-256 of the manifest file, a bundle that only shares its version with it is refused.
 
     A device that fails, is late or answers garbage has a reply with an error and no features. Late answers
-    are dropped. `on_reply` is told of every reply.
+    are dropped. `on_reply` is told of every reply. When a connection breaks, `retry` may say whom to ask
+    instead, within the same deadline.
     """
     question = secrets.token_hex(8)
     rest = InferRequest(picture=picture).SerializeToString()
     end = time.monotonic() + deadline
-    tasks = [
-        asyncio.create_task(_ask(manifest, route, _request(manifest, route, question, digest), rest, end))
-        for route in routes
-    ]
+
+    async def ask(route: Route) -> DeviceReply:
+        reply = await _ask(manifest, route, _request(manifest, route, question, digest), rest, end)
+        on_reply(route, reply)
+        return reply
+
+    async def insist(route: Route) -> DeviceReply:
+        reply = await ask(route)
+        if retry is None or not isinstance(reply.error, LinkError) or isinstance(reply.error, DeadlineError):
+            return reply
+        other = await retry(route)
+        return reply if other is None else await ask(other)
+
+    tasks = [asyncio.create_task(insist(route)) for route in routes]
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=deadline)
         for task in pending:
             task.cancel()
     replies = []
     for route, task in zip(routes, tasks, strict=True):
-        reply = (
-            task.result()
-            if task.done() and not task.cancelled()
-            else _failed(route, late(route.link.address, deadline))
-        )
-        if on_reply:
-            on_reply(route, reply)
-        replies.append(reply)
+        if task.done() and not task.cancelled():
+            replies.append(task.result())
+        else:
+            replies.append(_failed(route, late(route.link.address, deadline)))
+            on_reply(route, replies[-1])
     return replies
 
 

@@ -16,6 +16,7 @@ import grpc.aio
 from edvit_tf.errors import DeviceError, EdvitError, LinkError, ProtocolError, TrustError
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, ID_LENGTH, device_name
+from edvit_tf.rpc.conversation import Answering, Conversation, checked
 from edvit_tf.rpc.edvit_pb2 import (
     CertificateReply,
     CertificateRequest,
@@ -92,8 +93,20 @@ class GrpcLink:
     def _open(self, device_id: str) -> None:
         self._channel = _channel(self.address, self._credentials, device_id)
         self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
-        # Of serialised requests: a picture is serialised once, not once a device.
-        self._infer = self._channel.unary_unary(INFER, response_deserializer=InferReply.FromString)
+        self._conversation: Conversation | None = None
+
+    def _asking(self) -> Conversation:
+        """The stream that pictures go over, opened when it is first needed and again after it broke."""
+        if self._conversation is None or self._conversation.ended:
+            # Of serialised requests: a picture is serialised once, not once a device.
+            call = self._channel.stream_stream(INFER, response_deserializer=InferReply.FromString)()
+            self._conversation = Conversation(call, self._broken)
+        return self._conversation
+
+    def _broken(self, error: Any) -> EdvitError:
+        if error is None or self._closed:
+            return LinkError(f"the connection to the device at {self.address} was closed")
+        return _translate(error, self.address, 0.0)
 
     async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
         """Say hello."""
@@ -122,8 +135,12 @@ class GrpcLink:
     async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
         """Send one picture and return the device's outputs."""
         with self._translated(timeout):
-            reply: InferReply = await self._infer(request.SerializeToString() + rest, timeout=timeout)
-        return reply
+            try:
+                async with asyncio.timeout(timeout):
+                    reply = await self._asking().ask(request.SerializeToString(), rest)
+            except TimeoutError:
+                raise late(self.address, timeout) from None
+        return checked(reply)
 
     async def certificate(self, newer: bytes = b"", *, timeout: float) -> bytes:
         """Give the device a newer certificate (DER), or only ask; return the one that it shows."""
@@ -137,6 +154,8 @@ class GrpcLink:
     async def close(self) -> None:
         """Close the channel; calls under way end with `LinkError`."""
         self._closed = True
+        if self._conversation is not None:
+            self._conversation.close()
         await self._channel.close()
 
     @contextmanager
@@ -224,6 +243,7 @@ class _Servicer:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self._answering = Answering(handler.infer, MOST_CALLS)
 
     async def Hello(self, request: HelloRequest, context: Any) -> HelloReply:  # noqa: N802 (the proto's name)
         try:
@@ -241,11 +261,11 @@ class _Servicer:
         except EdvitError as error:
             raise await _refuse(context, error) from error
 
-    async def Infer(self, request: InferRequest, context: Any) -> InferReply:  # noqa: N802
-        try:
-            return await self._handler.infer(request)
-        except EdvitError as error:
-            raise await _refuse(context, error) from error
+    def Infer(  # noqa: N802
+        self, requests: AsyncIterable[InferRequest], context: Any
+    ) -> AsyncGenerator[InferReply, None]:
+        del context
+        return self._answering.stream(requests)
 
 
 async def _refuse(context: Any, error: EdvitError) -> EdvitError:

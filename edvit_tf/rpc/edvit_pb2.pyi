@@ -154,20 +154,24 @@ class InstallReply(_message.Message):
     def __init__(self, step: _Optional[_Union[InstallReply.Step, str]] = ..., received_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., microseconds: _Optional[int] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("request_id", "bundle", "bundle_version", "submodels", "picture", "manifest")
+    __slots__ = ("request_id", "bundle", "bundle_version", "submodels", "picture", "manifest", "turn", "withdrawn")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SUBMODELS_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     bundle: str
     bundle_version: int
     submodels: _containers.RepeatedScalarFieldContainer[str]
     picture: Picture
     manifest: bytes
-    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., submodels: _Optional[_Iterable[str]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
+    turn: int
+    withdrawn: bool
+    def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., submodels: _Optional[_Iterable[str]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ..., manifest: _Optional[bytes] = ..., turn: _Optional[int] = ..., withdrawn: _Optional[bool] = ...) -> None: ...
 
 class Picture(_message.Message):
     __slots__ = ("codec", "height", "width", "channels", "data")
@@ -184,16 +188,22 @@ class Picture(_message.Message):
     def __init__(self, codec: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request_id", "bundle_version", "outputs", "manifest")
+    __slots__ = ("request_id", "bundle_version", "outputs", "manifest", "turn", "refused", "code")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     bundle_version: int
     outputs: _containers.RepeatedCompositeFieldContainer[Output]
     manifest: bytes
-    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
+    turn: int
+    refused: str
+    code: str
+    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., manifest: _Optional[bytes] = ..., turn: _Optional[int] = ..., refused: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("submodel", "feature", "logits", "microseconds")

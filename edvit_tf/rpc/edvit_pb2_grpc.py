@@ -44,7 +44,7 @@ class DeviceStub:
                 request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.SerializeToString,
                 response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.FromString,
                 _registered_method=True)
-        self.Infer = channel.unary_unary(
+        self.Infer = channel.stream_stream(
                 '/edvit.v1.Device/Infer',
                 request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InferRequest.SerializeToString,
                 response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InferReply.FromString,
@@ -72,8 +72,9 @@ class DeviceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Infer(self, request, context):
-        """Runs the named sub-models on one picture.
+    def Infer(self, request_iterator, context):
+        """Runs the named sub-models on pictures. One stream lives as long as the connection: a call of its own for each picture
+        costs more than the picture. Answers come in any order; `turn` says to which request one belongs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +93,7 @@ def add_DeviceServicer_to_server(servicer, server):
                     request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.FromString,
                     response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.SerializeToString,
             ),
-            'Infer': grpc.unary_unary_rpc_method_handler(
+            'Infer': grpc.stream_stream_rpc_method_handler(
                     servicer.Infer,
                     request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InferRequest.FromString,
                     response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InferReply.SerializeToString,
@@ -163,7 +164,7 @@ class Device:
             _registered_method=True)
 
     @staticmethod
-    def Infer(request,
+    def Infer(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -173,8 +174,8 @@ class Device:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/edvit.v1.Device/Infer',
             edvit__tf_dot_rpc_dot_edvit__pb2.InferRequest.SerializeToString,

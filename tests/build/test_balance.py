@@ -52,9 +52,9 @@ def test_a_group_sees_its_rare_class_as_often_as_its_frequent_one(dataset: Datas
     train: Split = dataset.train.take(kept)
     uneven = Dataset("uneven", dataset.classes, train, dataset.validation, "made up", mirrored=False)
     logits = np.zeros((len(train), 1, 6), np.float32)
-    data = group_data(uneven, logits, (1, 4), distillation=0.5, others=1.0, balance=True, seed=1)
+    data = group_data(uneven, logits, (1, 4), distillation=0.5, others=1.0, balance=True, shift=2, seed=1)
     rows = data.choose(np.random.default_rng(1))
     assert np.bincount(relabel(train.labels[rows], (1, 4))).tolist() == [22, 22, 22]
-    ignored = group_data(uneven, logits, (1, 4), distillation=0.5, others=1.0, balance=False, seed=1)
+    ignored = group_data(uneven, logits, (1, 4), distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     rows = ignored.choose(np.random.default_rng(1))
     assert np.bincount(relabel(train.labels[rows], (1, 4))).tolist() == [40, 4, 22]

@@ -35,7 +35,7 @@ def students(teacher: Checkpoint) -> list[Checkpoint]:
 @pytest.fixture(scope="module")
 def data(teacher: Checkpoint, dataset: Dataset) -> RefineData:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    return refine_data(dataset, logits, GROUPS, distillation=0.5, balance=True)
+    return refine_data(dataset, logits, GROUPS, distillation=0.5, balance=True, shift=2)
 
 
 def run(

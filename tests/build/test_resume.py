@@ -33,7 +33,7 @@ def student(teacher: Checkpoint) -> Checkpoint:
 @pytest.fixture(scope="module")
 def data(teacher: Checkpoint, dataset: Dataset) -> GroupData:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    return group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, seed=1)
+    return group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
 
 
 def ignore(done: float, message: str) -> None:

@@ -69,7 +69,7 @@ def test_other_is_the_last_label_and_has_the_rest_of_the_probability() -> None:
 
 def test_an_epoch_has_the_whole_group_and_one_class_worth_of_others(dataset: Dataset) -> None:
     logits = np.zeros((len(dataset.train), 1, 6), np.float32)
-    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, seed=1)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     first, second = (data.choose(np.random.default_rng(seed)) for seed in (1, 2))
     counts = np.bincount(relabel(dataset.train.labels[first], GROUP))
     assert counts.tolist() == [40, 40, 40]
@@ -77,17 +77,25 @@ def test_an_epoch_has_the_whole_group_and_one_class_worth_of_others(dataset: Dat
     assert set(first) != set(second)  # other out-of-group pictures in every epoch
     assert np.bincount(data.labels).tolist() == [12, 12, 12]
     limited = group_data(
-        dataset, logits, tuple(range(6)), distillation=0.5, others=1.0, balance=False, seed=1, rows=120
+        dataset,
+        logits,
+        tuple(range(6)),
+        distillation=0.5,
+        others=1.0,
+        balance=False,
+        shift=2,
+        seed=1,
+        rows=120,
     )
     assert limited.rows == 120
-    more = group_data(dataset, logits, GROUP, distillation=0.5, others=3.0, balance=False, seed=1)
+    more = group_data(dataset, logits, GROUP, distillation=0.5, others=3.0, balance=False, shift=2, seed=1)
     wider = relabel(dataset.train.labels[more.choose(np.random.default_rng(1))], GROUP)
     assert np.bincount(wider).tolist() == [40, 40, 120]
 
 
 def test_targets_mix_label_and_teacher(dataset: Dataset) -> None:
     logits = np.zeros((len(dataset.train), 1, 6), np.float32)
-    data = group_data(dataset, logits, GROUP, distillation=0.25, others=1.0, balance=False, seed=1)
+    data = group_data(dataset, logits, GROUP, distillation=0.25, others=1.0, balance=False, shift=2, seed=1)
     row = int(np.flatnonzero(dataset.train.labels == 4)[0])
     own, everything = np.split(data.examples.targets[row, 0], [data.own])
     np.testing.assert_allclose(own, 0.25 * np.array([1, 1, 4]) / 6 + [0, 0.75, 0])
@@ -103,7 +111,7 @@ def student(teacher: Checkpoint) -> Checkpoint:
 
 def test_a_submodel_learns_its_group(student: Checkpoint, teacher: Checkpoint, dataset: Dataset) -> None:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, seed=1)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     schedule = Schedule(epochs=4, batch=32, rate=2e-3)
     told: list[float] = []
     trained, reached = retrain(
@@ -120,7 +128,7 @@ def test_a_matched_class_token_tells_classes_apart_that_the_group_does_not(
     student: Checkpoint, teacher: Checkpoint, dataset: Dataset
 ) -> None:
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
-    data = group_data(dataset, logits, GROUP, distillation=0.5, others=4.0, balance=False, seed=1)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=4.0, balance=False, shift=2, seed=1)
     others = np.flatnonzero(~np.isin(dataset.validation.labels, GROUP))
     images, labels = dataset.validation.images[others], dataset.validation.labels[others]
 
@@ -150,6 +158,15 @@ def test_mirror_images_are_shown_with_their_own_targets() -> None:
     for seed in range(20):
         shown, target = _first(epoch(np.random.default_rng(seed)))
         assert (shown[0, :, :4].mean() < shown[0, :, 4:].mean()) == bool(target[0, 1])
+
+
+def test_pictures_stay_where_they_are_without_a_shift() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 1), dtype=np.uint8)
+    targets = one_hot(np.array([0]), 2)[:, np.newaxis]
+    for shift in (0, 2):
+        epoch = Examples(image, targets, shift).batches(1)
+        shown = [_first(epoch(np.random.default_rng(seed)))[0] for seed in range(20)]
+        assert all(np.array_equal(image, picture) for picture in shown) == (shift == 0)
 
 
 def test_moving_keeps_the_size_and_fills_with_the_edge() -> None:

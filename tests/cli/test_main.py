@@ -123,7 +123,7 @@ def test_every_verb_takes_json() -> None:
 
     found = dict(verbs(typer.main.get_command(cli.app), ""))
     assert set(found) == {
-        *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo", "serve"),
+        *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo", "serve", "cache"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
         "device install-service",

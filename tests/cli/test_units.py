@@ -16,7 +16,7 @@ from edvit_tf.cli.watchdog import living, notify
 SYSTEMD = shutil.which("systemd-analyze") is not None
 
 
-@pytest.mark.parametrize("user", ["", "nobody"])
+@pytest.mark.parametrize("user", ["", "daemon"])
 @pytest.mark.parametrize("verb", ["device", "serve"])
 def test_the_unit_says_what_was_asked_for_and_systemd_takes_it(
     verb: str, user: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -32,7 +32,7 @@ def test_the_unit_says_what_was_asked_for_and_systemd_takes_it(
     said = json.loads(capsys.readouterr().out)
     assert said["checked"] is SYSTEMD
     text = Path(said["unit"]).read_text()
-    assert ("User=nobody" in text) == bool(user)
+    assert ("User=daemon" in text) == bool(user)
     assert "Restart=always" in text
     if verb == "serve":
         assert '"--http" "127.0.0.1:9000"' in text
@@ -46,7 +46,7 @@ def test_what_systemd_does_not_take_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edvit_tf.cli.units.sys.executable", "/no/such/python")
-    options = ["--store", str(tmp_path / "store"), "--unit-folder", str(tmp_path), "--user", "nobody"]
+    options = ["--store", str(tmp_path / "store"), "--unit-folder", str(tmp_path), "--user", "daemon"]
     assert main(["device", "install-service", *options, "--json"]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "unit.wrong"
@@ -71,7 +71,7 @@ def test_a_mistake_is_one_sentence(
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.delenv("SUDO_USER", raising=False)
     where = ["--store", str(tmp_path / "store"), "--unit-folder", str(tmp_path / "units")]
-    more = options if "--user" in options or not options else [*options, "--user", "nobody"]
+    more = options if "--user" in options or not options else [*options, "--user", "daemon"]
     assert main(["device", "install-service", *where, *more, "--json"]) == 2
     assert sentence in json.loads(capsys.readouterr().out)["error"]["message"]
     assert not list(tmp_path.rglob("*.service"))

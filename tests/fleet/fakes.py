@@ -35,7 +35,8 @@ def device_id(number: int) -> str:
 class FakeDevice:
     """Says of a sub-model what the bundle's test vector says; takes whatever is installed.
 
-    `delay` seconds pass before every answer; `spoil` changes an answer; `alive` False cuts the wire.
+    `delay` seconds pass before every answer; `spoil` changes an answer; `alive` False cuts the wire; of so
+    many pictures as `resets` says the connection breaks.
     """
 
     def __init__(self, number: int, bundle: Bundle, *, memory_bytes: int = 10**9) -> None:
@@ -48,6 +49,7 @@ class FakeDevice:
         self.memory_bytes = memory_bytes
         self.delay = 0.0
         self.alive = True
+        self.resets = 0
         self.spoil: Callable[[InferReply], None] | None = None
         self.refuses = ""
         self.served: dict[str, str] = {}
@@ -120,6 +122,9 @@ class FakeDevice:
 
     async def infer(self, request: InferRequest) -> InferReply:
         self.asked.append(request)
+        if self.resets:
+            self.resets -= 1
+            raise LinkError("the connection was reset")
         await self._reachable()
         if not set(request.submodels) <= self.served.keys():
             raise DeviceError("not here", code="device.submodel")

@@ -10,6 +10,7 @@ import pytest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError
 from edvit_tf.fleet import Aggregator
+from edvit_tf.fleet.budget import Budget
 from edvit_tf.rpc.edvit_pb2 import InferReply
 from tests.fleet.clock import now, run
 from tests.fleet.fakes import Network, fleet_of, picture
@@ -132,6 +133,48 @@ def test_a_device_that_answers_with_another_models_features_is_refused_and_said_
             assert await fleet.complete(60.0)
 
     run(story())
+
+
+def test_a_connection_that_breaks_is_made_again_within_the_answer(bundle: Bundle) -> None:
+    async def story() -> None:
+        async with aggregator(bundle) as (fleet, network):
+            device = network.devices["0"]
+            await asyncio.sleep(1.0)
+            device.resets = 1
+            start, before = now(), len(device.asked)
+            answer = await fleet.classify(picture(bundle))
+            assert answer.complete
+            assert now() - start < 0.3
+            first, _, second = device.asked[before:]  # between them it proves itself anew
+            assert first.request_id == second.request_id
+
+    run(story())
+
+
+def test_one_that_is_gone_is_not_waited_for(bundle: Bundle) -> None:
+    async def story() -> None:
+        async with aggregator(bundle) as (fleet, network):
+            network.devices["0"].alive = False
+            start = now()
+            assert not (await fleet.classify(picture(bundle))).complete
+            assert now() - start <= 0.31
+            start = now()
+            assert not (await fleet.classify(picture(bundle))).complete
+            assert now() == start, "it is not asked any more"
+
+    run(story())
+
+
+def test_what_is_asked_twice_is_a_tenth_and_not_all_at_once() -> None:
+    budget = Budget()
+    assert sum(budget.take() for _ in range(100)) == 10
+    twice = 0
+    for _ in range(1000):
+        budget.earn(2)
+        twice += budget.take()
+    assert 199 <= twice <= 200
+    budget.earn(10**6)
+    assert sum(budget.take() for _ in range(100)) == 10
 
 
 def test_it_starts_with_a_device_missing(bundle: Bundle) -> None:

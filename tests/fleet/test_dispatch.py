@@ -82,8 +82,8 @@ def test_a_link_that_ignores_its_deadline_is_cut_off(bundle: Bundle) -> None:
     class Deaf:
         address = "deaf"
 
-        async def infer(self, request: object, *, timeout: float) -> InferReply:
-            del request, timeout
+        async def infer(self, request: object, *, timeout: float, rest: bytes = b"") -> InferReply:
+            del request, timeout, rest
             await asyncio.sleep(1000)
             return InferReply()
 

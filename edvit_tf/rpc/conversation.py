@@ -1,0 +1,175 @@
+"""Pictures over one stream: both sides of `Infer`, where answers may overtake each other."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from edvit_tf.errors import DeviceError, EdvitError, ProtocolError
+from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
+
+# Turns what a broken stream says into an error of ours; None: it just ended.
+Translate = Callable[[Any], EdvitError]
+Answer = Callable[[InferRequest], Awaitable[InferReply]]
+
+BUSY = "device.busy"
+
+log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """The asking side of a stream `call`; it takes bytes for requests, and gives messages for answers."""
+
+    def __init__(self, call: Any, translate: Translate) -> None:
+        self._call = call
+        self._translate = translate
+        self._turns = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[InferReply]] = {}
+        self._ended: EdvitError | None = None
+        self._outgoing: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._ended is not None
+
+    async def ask(self, *parts: bytes) -> InferReply:
+        """Send a request, serialised in parts and without a turn, and wait for its answer.
+
+        A caller may give up: then the other side is told.
+
+        Raises:
+            EdvitError: the stream broke.
+        """
+        if self._ended is not None:
+            raise self._ended
+        turn = next(self._turns)
+        waiting: asyncio.Future[InferReply] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = waiting
+        self._outgoing.put_nowait((turn, b"".join((*parts, _turn(turn)))))
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            self._outgoing.put_nowait((0, InferRequest(turn=turn, withdrawn=True).SerializeToString()))
+            raise
+        finally:
+            del self._waiting[turn]
+
+    def close(self) -> None:
+        """End the stream."""
+        self._call.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _write(self) -> None:
+        # One after the other, as gRPC wants it, and in no asker's task: the whole stream ends when somebody
+        # gives up in the middle of a message. When it breaks, the reader learns why and tells everybody.
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            while True:
+                turn, message = await self._outgoing.get()
+                if turn == 0 or turn in self._waiting:
+                    await self._call.write(message)
+
+    async def _read(self) -> None:
+        broken: Any = None
+        try:
+            while (reply := await self._call.read()) is not grpc.aio.EOF:
+                waiting = self._waiting.get(reply.turn)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(reply)
+        except grpc.aio.AioRpcError as error:
+            broken = error
+        finally:
+            self._ended = self._translate(broken)
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(self._ended)
+
+
+class Answering:
+    """The answering side of any number of streams.
+
+    Args:
+        answer: answers one request; what it raises becomes an answer that says so.
+        most: how many may be under way over all streams; one more is told that the device is busy.
+    """
+
+    def __init__(self, answer: Answer, most: int) -> None:
+        self._answer = answer
+        self._most = most
+        self._under_way = 0
+
+    async def stream(self, requests: AsyncIterable[InferRequest]) -> AsyncGenerator[InferReply, None]:
+        """Yield an answer to each request as soon as it is there."""
+        ready: asyncio.Queue[InferReply | None] = asyncio.Queue()
+        tasks: dict[int, asyncio.Task[None]] = {}
+        taking = asyncio.create_task(self._take(requests, tasks, ready))
+        try:
+            while (reply := await ready.get()) is not None:
+                yield reply
+        finally:
+            for task in (taking, *tasks.values()):
+                task.cancel()
+
+    async def _take(
+        self,
+        requests: AsyncIterable[InferRequest],
+        tasks: dict[int, asyncio.Task[None]],
+        ready: "asyncio.Queue[InferReply | None]",
+    ) -> None:
+        async for request in requests:
+            if request.withdrawn:
+                if task := tasks.get(request.turn):
+                    task.cancel()
+            elif self._under_way >= self._most:
+                ready.put_nowait(
+                    InferReply(turn=request.turn, refused="the device is busy: try again", code=BUSY)
+                )
+            else:
+                self._under_way += 1
+                task = asyncio.create_task(self._one(request, ready))
+                tasks[request.turn] = task
+                # Not at the end of the task itself: one that is cancelled at once never begins.
+                task.add_done_callback(partial(self._over, tasks, request.turn))
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        ready.put_nowait(None)
+
+    def _over(self, tasks: dict[int, asyncio.Task[None]], turn: int, task: "asyncio.Task[None]") -> None:
+        self._under_way -= 1
+        if tasks.get(turn) is task:
+            del tasks[turn]
+
+    async def _one(self, request: InferRequest, ready: "asyncio.Queue[InferReply | None]") -> None:
+        try:
+            reply = await self._answer(request)
+        except EdvitError as error:
+            reply = InferReply(refused=error.message, code=error.code)
+        except Exception:
+            log.exception("a picture was not answered")
+            reply = InferReply(refused="the device failed: its log says how", code=DeviceError.code)
+        reply.turn = request.turn
+        ready.put_nowait(reply)
+
+
+def _turn(turn: int) -> bytes:
+    return InferRequest(turn=turn).SerializeToString()
+
+
+def checked(reply: InferReply) -> InferReply:
+    """An answer that is one.
+
+    Raises:
+        DeviceError: the device refused; `ProtocolError` when that is why.
+    """
+    if not reply.code and not reply.refused:
+        return reply
+    if reply.code == ProtocolError.code:
+        raise ProtocolError(reply.refused)
+    raise DeviceError(reply.refused, code=reply.code or None)
