@@ -501,7 +501,10 @@ def main() -> int:
             except (Wrong, EdvitError, OSError, http.client.HTTPException) as error:
                 wrong = f"{type(error).__name__}: {error}"
             said = soak.report()
-            soak.close()
+            try:
+                soak.close()
+            except (Wrong, subprocess.TimeoutExpired) as error:
+                wrong = wrong or f"{type(error).__name__}: {error}"
     print(json.dumps({"seed": given.seed, "minutes": given.minutes, "wrong": wrong, **said}))
     return 1 if wrong else 0
 

@@ -124,7 +124,7 @@ class FleetState:
 
     def _prepare(self) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("PRAGMA synchronous = FULL")  # `_writing` says when less will do
         self._database.execute("PRAGMA foreign_keys = ON")
         self._database.execute("BEGIN IMMEDIATE")
         (schema,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -237,7 +237,7 @@ class FleetState:
 
     def seen(self, known: Known, event: str = "") -> None:
         """Write down where a device stands, and what happened to it."""
-        with self._writing() as database:
+        with self._writing(lasting=False) as database:
             database.execute(
                 "UPDATE device SET name = ?, address = ?, state = ?, reason = ?, since = ?, hello = ? "
                 "WHERE id = ?",
@@ -284,12 +284,12 @@ class FleetState:
         path = f"bundles/{bundle.path.name}"
         if self.serving() == (path, paused):
             return
-        with self._writing() as database:
+        with self._writing(lasting=False) as database:
             database.execute("INSERT OR REPLACE INTO serving VALUES (1, ?, ?)", (path, paused))
 
     def note(self, text: str, device: str = "") -> None:
         """Write down something that happened."""
-        with self._writing() as database:
+        with self._writing(lasting=False) as database:
             _note(database, device, text)
 
     def events(self, *, after: int = 0, last: int = MOST_EVENTS) -> list[Event]:
@@ -307,8 +307,10 @@ class FleetState:
             yield self._database
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; what is not `lasting` may be lost in a power cut, and does not wait for the disk."""
         with self._lock, self._clear_errors():
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database

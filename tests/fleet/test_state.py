@@ -106,13 +106,14 @@ def test_who_holds_what_outlives_the_process(state: FleetState) -> None:
     submodel, home = min(state.deployed()[1].assignment.items())
     state.enrol(Announced("5", device_id(5), "spare"))
     state.move(submodel, device_id(5), "took it")
+    assert submodel in state.deployed()[1].wanted(home), "it takes it back"
     state.drain(home, drained=True)
     with FleetState(state.folder) as again:
         _, deployment = again.deployed()
     assert deployment.moved == {submodel: device_id(5)}
     assert deployment.holder(submodel) == device_id(5)
     assert submodel in deployment.submodels_of(home)
-    assert submodel in deployment.wanted(home)
+    assert deployment.wanted(home) == (), "drained"
     assert deployment.wanted(device_id(5)) == (submodel,)
     assert deployment.drained == {home}
     assert [event.text for event in state.events(last=2)] == ["took it", "is to be drained"]
