@@ -23,7 +23,7 @@ from tests.fleet.fakes import picture
 
 ROUND_SECONDS = 0.2
 # What is lost here is lost to a clock, and not to a machine that does other things too.
-PATIENCE = 8.0
+PATIENCE = 20.0
 PATIENT = Timing(hello=PATIENCE, limits=Limits(slow_beat=PATIENCE, slow_picture=PATIENCE))
 
 
