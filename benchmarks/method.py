@@ -28,6 +28,8 @@ and edvit with one choice changed:
 
     edvit_kl           units scored exactly, one removed at a time
     edvit_bytes        widths of each layer, for the bytes of the uniform ones
+    edvit_randaugment, edvit_mixup, edvit_cutmix
+                       that augmentation in retraining
     edvit_undistilled  labels alone
     edvit_unmatched    without matching the class token
     edvit_few_others   one class's worth of out-of-group pictures
@@ -80,6 +82,9 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     },
     "edvit_kl": {"importance": "kl"},
     "edvit_bytes": {"widths": "bytes"},
+    "edvit_randaugment": {"augment": "randaugment"},
+    "edvit_mixup": {"augment": "mixup"},
+    "edvit_cutmix": {"augment": "cutmix"},
     "edvit_undistilled": {"distillation": 0.0},
     "edvit_unmatched": {"matching": 0.0},
     "edvit_few_others": {"others": 1.0},

@@ -48,6 +48,17 @@ def rewrite(config: ViTConfig, weights: Weights, *, centred: bool) -> Weights:
     return _fold_norms(config, _centre_stream(folded) if centred else folded)
 
 
+def fold_in_place(config: ViTConfig, weights: Weights) -> Weights:
+    """The same model in the same names, its kernels as they will be converted: training them fits that.
+
+    The stream is centred; scale and shift of each block's norms are in the layers that read them, so the
+    norms have 1 and 0.
+    """
+    folded = _fold_norms(config, _centre_stream(weights))
+    norms = {name: weight for name, weight in weights.items() if name not in folded}
+    return folded | {name: np.full_like(weight, name.endswith("/gamma")) for name, weight in norms.items()}
+
+
 def serving(
     config: ViTConfig, weights: Weights, *, fuse: bool, centred: bool
 ) -> Callable[[Any], dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.augment import Augment
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
@@ -137,6 +138,7 @@ def retrain(
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
+    augment: Augment | None = None,
 ) -> tuple[Checkpoint, float]:
     """Train a cut model; the epoch that is best on validation is kept.
 
@@ -148,6 +150,7 @@ def retrain(
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
         snapshots: where an interrupted training is taken up again.
+        augment: what is done to pictures beside moving and mirroring them.
 
     Returns:
         The retrained model and its validation accuracy, the mean over classes if the data is balanced.
@@ -156,7 +159,15 @@ def retrain(
     model = from_checkpoint(student)
     best = Best(student.weights)
     train_on_group(
-        model, data, schedule, best, matching=matching, seed=seed, report=report, snapshots=snapshots
+        model,
+        data,
+        schedule,
+        best,
+        matching=matching,
+        seed=seed,
+        report=report,
+        snapshots=snapshots,
+        augment=augment,
     )
     return with_weights(student, dict(best.weights)), best.accuracy
 
@@ -171,20 +182,22 @@ def train_on_group(
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
+    augment: Augment | None = None,
+    weights_of: Callable[[Any], Weights] = read_weights,
 ) -> None:
-    """Train any Keras model that gives `feature` and `logits`; `best` is offered every epoch's weights."""
+    """Train any Keras model that gives `feature` and `logits`; `best` is offered `weights_of` every epoch."""
     forward = Forward(model)
     epochs = schedule.epochs
 
     def after_epoch(epoch: int) -> None:
         reached = data.judge(forward(data.images)["logits"], data.labels)
-        best.offer(reached, lambda: read_weights(model))
+        best.offer(reached, lambda: weights_of(model))
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
     batch = schedule.batch
     fit(
         _tutored(model, data) if matching else model,
-        (data.examples if matching else data.own_examples).batches(batch, data.choose),
+        (data.examples if matching else data.own_examples).batches(batch, data.choose, augment),
         steps_of(data.rows, batch),
         schedule,
         loss=_matched(data.own, matching) if matching else cross_entropy,

@@ -22,6 +22,7 @@ GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
 WIDTHS = ("uniform", "bytes", "latency")
+AUGMENTS = ("none", "randaugment", "mixup", "cutmix")
 ENGINES = ("local", "ray")
 
 
@@ -36,7 +37,8 @@ class ExportSettings:
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
         format: of the flatbuffers; several with commas between, the first of them is the one that counts.
-        sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1; 0 leaves the stage out.
+        sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1, or `2:4`, two in each four;
+            0 leaves the stage out.
         seed: decides every random choice.
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
@@ -52,6 +54,7 @@ class ExportSettings:
         epochs: of retraining.
         refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
         sparsity_epochs: of the TF-MOT stage.
+        qat_epochs: of quantisation-aware training for `int8-full`, 0 leaves it out.
         fusion_epochs: of the fusion.
         batch: pictures in a step.
         rate: highest learning rate of retraining.
@@ -60,6 +63,7 @@ class ExportSettings:
         others: out-of-group pictures of an epoch, in the group's pictures a class; the paper's is 1.
         balance: whether classes count the same however many pictures they have.
         shift: pixels that pictures are moved by at most in training, either way.
+        augment: KerasCV's augmentation in retraining: `none`, `randaugment`, `mixup` or `cutmix`.
         left_out: share of the fusion's examples that miss one sub-model or more, 0 to 1.
         proxy_images: pictures of each class that units are judged by.
         memory_mb: what each device has, for the plan; None when unknown.
@@ -76,7 +80,7 @@ class ExportSettings:
     out: str
     format: str = "int8"
     random_weights: bool = False
-    sparsity: float = 0.0
+    sparsity: float | str = 0.0
     seed: int = 1
     baselines: bool = False
     share: float = DEFAULT_SHARE
@@ -89,6 +93,7 @@ class ExportSettings:
     epochs: int = 16
     refine_epochs: int = 6
     sparsity_epochs: int = 4
+    qat_epochs: int = 0
     fusion_epochs: int = 30
     batch: int = 128
     rate: float = 2e-3
@@ -97,6 +102,7 @@ class ExportSettings:
     others: float = 4.0
     balance: bool = True
     shift: int = 2
+    augment: str = "none"
     left_out: float = 0.4
     proxy_images: int = 32
     memory_mb: float | None = None
@@ -116,12 +122,22 @@ class ExportSettings:
             value = getattr(self, key)
             if value not in values:
                 raise UsageError(f"{_option(key)} is {value}: it must be one of {', '.join(values)}")
-        if self.budget is not None and self.widths == "uniform":
-            raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
         if len(set(self.formats)) < len(self.formats):
             raise UsageError(f"--format is {self.format}: name each format once")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        """Options of stages that do not fit each other."""
+        if self.sparsity != "2:4" and not (isinstance(self.sparsity, float) and 0 <= self.sparsity < 1):
+            raise UsageError(
+                f"--sparsity is {self.sparsity}: it must be from 0 to below 1, or 2:4 (in quotes in a file)"
+            )
+        if self.sparsity and self.qat_epochs:
+            raise UsageError("--qat-epochs would fill the zeros of --sparsity again: choose one of them")
+        if self.budget is not None and self.widths == "uniform":
+            raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -149,6 +165,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "importance": IMPORTANCES,
     "start": STARTS,
     "widths": WIDTHS,
+    "augment": AUGMENTS,
     "engine": ENGINES,
 }
 
@@ -160,9 +177,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "1 or more",
     ),
     (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
-    (("matching", "refine_epochs", "shift"), lambda value: value >= 0, "0 or more"),
+    (("matching", "refine_epochs", "qat_epochs", "shift"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
-    (("sparsity",), lambda value: 0 <= value < 1, "from 0 to below 1"),
 )  # fmt: skip
 
 
@@ -217,10 +233,24 @@ def _typed(path: Path, key: str, value: object) -> object:
         return None
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = next(kind for kind in kinds if kind is not NoneType)
-    if type(value) is not wanted:
-        raise UsageError(f"{path}: {key} is {value!r}, and it must be of type {wanted.__name__}")
+    if type(value) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
+        raise UsageError(f"{path}: {key} is {value!r}, and it must be of type {wanted}")
     return value
+
+
+def read_sparsity(text: str) -> float | str:
+    """The value of --sparsity: a share, or the name of a pattern.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if ":" in text:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--sparsity is {text}: it must be from 0 to below 1, or 2:4") from None
 
 
 def _option(key: str) -> str:

@@ -13,6 +13,9 @@ from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.model import from_checkpoint, read_weights
 
+TWO_OF_FOUR = "2:4"
+"""Two zeros in each four inputs of every unit, the pattern that some hardware skips."""
+
 _SHARE_OF_STEPS = 0.6  # the rest of the stage is for recovering with the zeros fixed
 _PRUNINGS = 20
 
@@ -21,7 +24,7 @@ def sparsify(
     student: Checkpoint,
     data: GroupData,
     schedule: Schedule,
-    sparsity: float,
+    sparsity: float | str,
     *,
     seed: int,
     report: Callable[[float, str], None],
@@ -33,7 +36,7 @@ def sparsify(
         student: a retrained sub-model.
         data: of its group.
         schedule: of this stage.
-        sparsity: share of zeros in every Dense kernel at the end, 0 to below 1.
+        sparsity: share of zeros in every Dense kernel at the end, 0 to below 1, or `TWO_OF_FOUR`.
         seed: decides the order of pictures and their augmentation.
         report: told the share done and a few words after every epoch.
         snapshots: where an interrupted training is taken up again.
@@ -47,18 +50,20 @@ def sparsify(
     batch, epochs = schedule.batch, schedule.epochs
     steps = steps_of(data.rows, batch)
     last = max(1, round(steps * epochs * _SHARE_OF_STEPS))
+    share = 0.5 if isinstance(sparsity, str) else sparsity
     # The default frequency of 100 prunes nothing in a run of fewer than 100 steps, and says nothing.
     decay = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=0.0,
-        final_sparsity=sparsity,
+        final_sparsity=share,
         begin_step=0,
         end_step=last,
         frequency=max(1, last // _PRUNINGS),
     )
+    pattern = {"sparsity_m_by_n": (2, 4)} if isinstance(sparsity, str) else {}
 
     def wrap(layer: Any) -> Any:
         if isinstance(layer, keras.layers.Dense):
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=decay)
+            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=decay, **pattern)
         return layer.__class__.from_config(layer.get_config())
 
     plain = from_checkpoint(student)
@@ -87,7 +92,9 @@ def sparsify(
         snapshots=snapshots,
     )
     weights = read_weights(tfmot.sparsity.keras.strip_pruning(model))
-    check_sparsity(weights, sparsity)
+    check_sparsity(weights, share)
+    if isinstance(sparsity, str):
+        check_two_of_four(weights)
     return with_weights(student, weights), reached
 
 
@@ -108,6 +115,19 @@ def check_sparsity(weights: Weights, sparsity: float) -> None:
             raise EdvitError(
                 f"{name} reached a sparsity of {reached:.3f}, not {sparsity}: train it for more steps"
             )
+
+
+def check_two_of_four(weights: Weights) -> None:
+    """Hold every Dense kernel [inputs, units] against two zeros in each whole four of a unit's inputs.
+
+    Raises:
+        EdvitError: a four has fewer zeros.
+    """
+    for name in sparsity_of(weights):
+        kernel = weights[name]
+        fours = kernel[: len(kernel) // 4 * 4].T.reshape(-1, 4)
+        if ((fours == 0).sum(axis=1) < 2).any():
+            raise EdvitError(f"{name} has fours with fewer than two zeros: train it for more steps")
 
 
 def _copy_weights(plain: Any, wrapped: Any) -> None:

@@ -115,8 +115,19 @@ SURGERY = Stage(
 )
 RETRAIN = Stage(
     "retrain",
-    ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "shift", "seed"),
-    ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", *_TRAINING),
+    (
+        "epochs",
+        "batch",
+        "rate",
+        "distillation",
+        "matching",
+        "others",
+        "balance",
+        "shift",
+        "augment",
+        "seed",
+    ),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.augment", *_TRAINING),
 )
 REFINE = Stage(
     "refine",
@@ -130,6 +141,17 @@ SPARSIFY = Stage(
     "sparsify",
     ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "shift", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.sparsity", *_TRAINING),
+)
+QUANTISE = Stage(
+    "quantise",
+    ("qat_epochs", "batch", "rate", "distillation", "matching", "others", "balance", "shift", "seed"),
+    (
+        "edvit_tf.build.submodel_job",
+        "edvit_tf.build.retrain",
+        "edvit_tf.build.quantisation",
+        "edvit_converters.graph",
+        *_TRAINING,
+    ),
 )
 CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
 FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
@@ -177,11 +199,12 @@ class SubmodelRecipes:
     variants: Mapping[str, Recipe]
     features: Recipe
     latency: Recipe | None = None
+    quantised: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.sparse or self.refined or self.retrained
+        return self.quantised or self.sparse or self.refined or self.retrained
 
     @property
     def last(self) -> tuple[Recipe, ...]:
@@ -245,7 +268,9 @@ def of_retrained(
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
     cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
-    retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows)
+    # Where nothing is augmented, KerasCV changes nothing, and need not be there.
+    augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
+    retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows, **augmented)
     return RetrainedRecipes(importance, latency, cut, retrained)
 
 
@@ -279,6 +304,11 @@ def of_submodel(
         trained = sparse = SPARSIFY.recipe(
             settings, trained, data, *answers, name=name, group=group, rows=rows
         )
+    quantised = None
+    if settings.qat_epochs:
+        trained = quantised = QUANTISE.recipe(
+            settings, trained, data, *answers, name=name, group=group, rows=rows
+        )
     variants = {
         entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
         for entry in settings.formats
@@ -292,6 +322,7 @@ def of_submodel(
         variants,
         FEATURES.recipe(settings, trained, data, name=name),
         alone.latency,
+        quantised,
     )
 
 

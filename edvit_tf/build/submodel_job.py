@@ -8,6 +8,7 @@ from edvit_converters.check import check, keras_answers
 from edvit_converters.tflite import convert_all
 from numpy.typing import NDArray
 
+from edvit_tf.build.augment import augmentation
 from edvit_tf.build.data import Dataset, Split
 from edvit_tf.build.engine import Report
 from edvit_tf.build.grouping import OTHER, logits_of_group, relabel
@@ -18,7 +19,7 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
-from edvit_tf.build.stages import IMPORTANCE, RETRAIN, SPARSIFY, SURGERY
+from edvit_tf.build.stages import IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
 from edvit_tf.build.surgery import Kept, cut, group_head
 from edvit_tf.build.training import Forward, Schedule
@@ -43,7 +44,7 @@ from edvit_tf.vit.model import from_checkpoint
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
 _SPARSE, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
-_SPARSITY_RATE = 0.5  # of the rate of retraining: the stage starts from a trained model
+_SPARSITY_RATE, _QUANTISED_RATE = 0.5, 0.25  # of the rate of retraining: they start from a trained model
 _IMPORTANCE_BATCH = 16
 _IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once, about four bytes each
 
@@ -59,12 +60,14 @@ def retrain_submodel(job: SubmodelJob, report: Report) -> None:
 
 
 def finish_submodel(job: SubmodelJob, report: Report) -> None:
-    """Sparsity, conversion, features: what is stored is not made again."""
+    """Sparsity or rounding, conversion, features: what is stored is not made again."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     report(0.0, "starting")
     if recipes.sparse is not None:
         store.make(recipes.sparse, lambda result: _sparsify(job, dataset, result, report))
+    if recipes.quantised is not None:
+        store.make(recipes.quantised, lambda result: _quantise(job, dataset, result, report))
     student = read_trained(job)
     report(_SPARSE, "converting")
     _convert(job, student, dataset)
@@ -175,6 +178,7 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
         seed=settings.seed_for(job.name, "retrain"),
         report=report,
         snapshots=Snapshots(job.store.unfinished(job.recipes.retrained)),
+        augment=augmentation(settings.augment),
     )
     save(result.path(MODEL), student)
     result.write_array("measured", data.measured)
@@ -197,6 +201,31 @@ def _sparsify(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
     result.write_facts({"sparsity": min(sparsity_of(sparse.weights).values())})
 
 
+def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
+    from edvit_tf.build.quantisation import train_quantised  # TF-MOT takes seconds to import
+
+    assert job.recipes.quantised is not None  # noqa: S101  the caller looked
+    settings = QUANTISE.settings_of(job.settings)
+    quantised, reached = train_quantised(
+        read_dense(job),
+        _group_data(job, settings, dataset),
+        Schedule(settings.qat_epochs, settings.batch, settings.rate * _QUANTISED_RATE),
+        _calibration(dataset),
+        matching=settings.matching,
+        seed=settings.seed_for(job.name, "quantise"),
+        report=lambda done, message: report(_SPARSE * done, f"quantisation, {message}"),
+        snapshots=Snapshots(job.store.unfinished(job.recipes.quantised)),
+    )
+    save(result.path(MODEL), quantised)
+    result.write_facts({"accuracy": reached})
+
+
+def _calibration(dataset: Dataset) -> NDArray[np.uint8]:
+    """Some training pictures, evenly spaced."""
+    training = dataset.train.images
+    return np.asarray(training[:: max(1, len(training) // _CALIBRATED_IMAGES)][:_CALIBRATED_IMAGES])
+
+
 def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
     """Every format that is not there yet; they share one conversion to f32."""
     waiting = {name: recipe for name, recipe in job.recipes.variants.items() if recipe not in job.store}
@@ -204,9 +233,7 @@ def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
         return
     images = np.asarray(dataset.validation.images[:CHECKED_IMAGES])
     expected = keras_answers(student, images)
-    training = dataset.train.images
-    calibration = training[:: max(1, len(training) // _CALIBRATED_IMAGES)][:_CALIBRATED_IMAGES]
-    for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
+    for name, flatbuffer in convert_all(student, tuple(waiting), _calibration(dataset)).items():
         facts = check(flatbuffer, name, student.config, images, expected)
         job.store.make(
             waiting[name],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.augment import Augment
 from edvit_tf.build.grouping import Choose
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.errors import TrainingError
@@ -65,11 +66,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, size: int, choose: Choose | None = None) -> Batches:
+    def batches(self, size: int, choose: Choose | None = None, augment: Augment | None = None) -> Batches:
         """Epochs in random order, each picture moved a little and, where it may be, mirrored.
 
-        `choose` gives the rows of an epoch, all of them by default. What is left over after the last whole
-        batch waits for another epoch.
+        `choose` gives the rows of an epoch, all of them by default; `augment` changes each batch once more.
+        What is left over after the last whole batch waits for another epoch.
         """
 
         def epoch(generator: np.random.Generator) -> Iterator[tuple[Any, NDArray[np.float32]]]:
@@ -81,7 +82,8 @@ class Examples:
                 view = generator.integers(0, self.targets.shape[1], count)
                 images = self.images[chosen]
                 images = np.where((view == 1)[:, None, None, None], images[:, :, ::-1], images)
-                yield move(images, self.shift, generator), self.targets[chosen, view]
+                moved, targets = move(images, self.shift, generator), self.targets[chosen, view]
+                yield (moved, targets) if augment is None else augment(moved, targets, generator)
 
         return epoch
 

@@ -197,9 +197,8 @@ def read_dense(job: SubmodelJob) -> Checkpoint:
 
 def read_trained(job: SubmodelJob) -> Checkpoint:
     """A sub-model as it is converted."""
-    if job.recipes.sparse is None:
-        return read_dense(job)
-    return read_checkpoint(job.store.get(job.recipes.sparse))
+    last = job.recipes.quantised or job.recipes.sparse
+    return read_dense(job) if last is None else read_checkpoint(job.store.get(last))
 
 
 def read_answers(store: Store, recipes: TeacherRecipes) -> NDArray[np.float32]:
@@ -223,6 +222,7 @@ def read_submodel(job: SubmodelJob) -> MadeSubmodel:
     stages = {"retraining": store.get(recipes.retrained), "features": store.get(recipes.features)}
     stages |= {"refining": store.get(recipes.refined)} if recipes.refined else {}
     stages |= {"sparsity": store.get(recipes.sparse)} if recipes.sparse else {}
+    stages |= {"quantisation": store.get(recipes.quantised)} if recipes.quantised else {}
     variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
     stages |= {f"conversion to {name}": result for name, result in variants.items()}
     return MadeSubmodel(

@@ -38,8 +38,8 @@ def export(
         str | None, typer.Option("--format", help="Of the flatbuffers, int8 unless given; several: f32,int8.")
     ] = None,
     sparsity: Annotated[
-        float | None,
-        typer.Option("--sparsity", help="Share of zeros in the Dense kernels, from 0 to below 1."),
+        str | None,
+        typer.Option("--sparsity", help="Share of zeros in the Dense kernels, from 0 to below 1, or 2:4."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Decides every random choice.")] = None,
     baselines: Annotated[
@@ -84,6 +84,10 @@ def export(
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
     ] = None,
+    qat_epochs: Annotated[
+        int | None,
+        typer.Option("--qat-epochs", help="Of quantisation-aware training for int8-full; 0 leaves it out."),
+    ] = None,
     fusion_epochs: Annotated[int | None, typer.Option("--fusion-epochs", help="Of the fusion.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Pictures in a step.")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Highest learning rate of retraining.")] = None,
@@ -105,6 +109,10 @@ def export(
     ] = None,
     shift: Annotated[
         int | None, typer.Option("--shift", help="Pixels that pictures are moved by at most in training.")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", help="In retraining: none (default), randaugment, mixup or cutmix."),
     ] = None,
     left_out: Annotated[
         float | None,
@@ -135,15 +143,17 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Split a Vision Transformer by class group into one small flatbuffer a device, and a fusion."""
-    from edvit_tf.build.settings import combine
+    from edvit_tf.build.settings import combine, read_sparsity
 
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
-        "sparsity": sparsity, "seed": seed, "baselines": baselines, "share": share, "heads": heads,
+        "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
+        "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
         "epochs": epochs, "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs,
+        "qat_epochs": qat_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
-        "matching": matching, "others": others, "balance": balance, "shift": shift,
+        "matching": matching, "others": others, "balance": balance, "shift": shift, "augment": augment,
         "left_out": left_out,
         "proxy_images": proxy_images, "memory_mb": memory_mb, "workers": workers, "engine": engine,
         "cache": cache, "name": name, "version": version, "random_weights": random_weights,

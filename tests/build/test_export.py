@@ -288,6 +288,11 @@ class TestSettings:
             {"devices": 0},
             {"rate": 0.0},
             {"sparsity": -0.1},
+            {"sparsity": "1:4"},
+            {"qat_epochs": -1},
+            {"widths": "narrow"},
+            {"augment": "blur"},
+            {"budget": 0.0},
             {"distillation": 1.5},
             {"seed": -1},
             {"heads": 0},
@@ -299,7 +304,7 @@ class TestSettings:
     )
     def test_values_out_of_range_name_their_option(self, change: dict[str, object]) -> None:
         (name,) = change
-        with pytest.raises(UsageError, match=f"--{name} is"):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is"):
             combine(None, {**GIVEN, **change})
 
     def test_seeds_differ_by_purpose_and_follow_the_one_seed(self) -> None:

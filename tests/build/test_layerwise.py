@@ -1,28 +1,23 @@
 """Widths of each layer: the budget is kept, what is worth least goes first, a whole block can go."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edvit_tf.build.export import export
 from edvit_tf.build.importance import Importance
 from edvit_tf.build.latency import Milliseconds, fit, measured_sizes, worst_error
 from edvit_tf.build.layerwise import Bytes, check_budget, choose_within, smallest, total
 from edvit_tf.build.plan import plan_export
-from edvit_tf.build.progress import Silent
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.surgery import cut, keep_all
-from edvit_tf.build.widths import narrowed, uniform
-from edvit_tf.bundle.reader import open_bundle
+from edvit_tf.build.widths import uniform
 from edvit_tf.errors import PlanError, UsageError
-from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
+from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights
 from edvit_tf.vit.config import PRESETS, BlockConfig, ImageSize, ViTConfig
 from edvit_tf.vit.model import from_checkpoint
-from tests.build.conftest import CONFIG
 
 SMALL = ViTConfig(
     ImageSize(8, 8, 1), 4, 32, 8, (BlockConfig(4, 64), BlockConfig(3, 48), BlockConfig(2, 40)), 6
@@ -117,21 +112,3 @@ def test_latency_is_linear_and_found_again_from_what_was_measured() -> None:
         configs, [time * factor for time, factor in zip(times, (1, 2, 1, 0.4, 1, 0.3, 1, 1), strict=True)]
     )
     assert min(noisy.model, noisy.each_block, noisy.dense, noisy.attention) >= 0
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("widths", ["bytes", "latency"])
-def test_an_export_with_widths_of_each_layer(
-    teacher: Checkpoint, data_folder: Path, tmp_path: Path, widths: str
-) -> None:
-    save(tmp_path / "toy.safetensors", teacher)
-    asked = ExportSettings(
-        model=str(tmp_path / "toy.safetensors"), data=str(data_folder), out=str(tmp_path / "bundle"),
-        devices=2, heads=1, widths=widths, epochs=2, fusion_epochs=2, batch=32, workers=1, format="f32",
-    )  # fmt: skip
-    manifest = open_bundle(export(asked, Silent())).manifest
-    same = narrowed(CONFIG, uniform(CONFIG, 1)).with_classes(4)
-    for submodel in manifest.submodels:
-        if widths == "bytes":
-            assert 4 * submodel.parameters <= same.f32_bytes
-        assert submodel.parameters < CONFIG.parameters

@@ -3,7 +3,7 @@ import pytest
 
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.retrain import group_data
-from edvit_tf.build.sparsity import check_sparsity, sparsify, sparsity_of
+from edvit_tf.build.sparsity import check_sparsity, check_two_of_four, sparsify, sparsity_of
 from edvit_tf.build.surgery import group_head
 from edvit_tf.build.teacher import teacher_logits
 from edvit_tf.build.training import Schedule
@@ -27,6 +27,18 @@ def test_a_run_far_below_a_hundred_steps_reaches_its_sparsity(teacher: Checkpoin
     assert reached > 0.6
     changed = sparse.weights["block_0_mlp_up/kernel"]
     assert not np.array_equal(changed[changed != 0], student.weights["block_0_mlp_up/kernel"][changed != 0])
+
+
+def test_two_of_each_four_inputs_are_zero(teacher: Checkpoint, dataset: Dataset) -> None:
+    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
+    student = Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
+    logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
+    sparse, _ = sparsify(student, data, Schedule(2, 32, 2e-3), "2:4", seed=1, report=lambda *_: None)
+    check_two_of_four(sparse.weights)
+    assert sparsity_of(sparse.weights)["block_0_mlp_up/kernel"] == 0.5
+    with pytest.raises(EdvitError, match="fours with fewer than two zeros"):
+        check_two_of_four(teacher.weights)
 
 
 def test_too_few_zeros_are_noticed(teacher: Checkpoint) -> None:

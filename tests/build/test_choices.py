@@ -1,0 +1,66 @@
+"""Whole tiny exports with choices that are off by default, several in each."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edvit_tf.build.export import export
+from edvit_tf.build.progress import Silent
+from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.widths import narrowed, uniform
+from edvit_tf.bundle.reader import open_bundle
+from edvit_tf.vit.checkpoint import Checkpoint, save
+from tests.build.conftest import CONFIG
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+SAME = narrowed(CONFIG, uniform(CONFIG, 1)).with_classes(4)
+"""The uniform sub-model of three classes and "other"."""
+
+
+def small(teacher: Checkpoint, data: Path, folder: Path) -> ExportSettings:
+    save(folder / "toy.safetensors", teacher)
+    return ExportSettings(
+        model=str(folder / "toy.safetensors"),
+        data=str(data),
+        out=str(folder / "bundle"),
+        devices=2,
+        heads=1,
+        epochs=2,
+        refine_epochs=1,
+        fusion_epochs=2,
+        batch=32,
+        workers=1,
+    )
+
+
+def test_widths_for_bytes_with_augmentation_and_rounding(
+    teacher: Checkpoint, data_folder: Path, tmp_path: Path
+) -> None:
+    settings = replace(
+        small(teacher, data_folder, tmp_path),
+        widths="bytes",
+        augment="cutmix",
+        qat_epochs=1,
+        format="int8-full,f32",
+    )
+    manifest = open_bundle(export(settings, Silent())).manifest
+    assert manifest.config["qat_epochs"] == 1
+    for submodel in manifest.submodels:
+        assert [variant.format for variant in submodel.variants] == ["int8-full", "f32"]
+        assert 4 * submodel.parameters <= SAME.f32_bytes
+
+
+def test_widths_for_latency_with_two_of_four(teacher: Checkpoint, data_folder: Path, tmp_path: Path) -> None:
+    settings = replace(
+        small(teacher, data_folder, tmp_path),
+        widths="latency",
+        sparsity="2:4",
+        sparsity_epochs=1,
+        format="f32",
+    )
+    bundle = open_bundle(export(settings, Silent()))
+    assert all(submodel.parameters < CONFIG.parameters for submodel in bundle.manifest.submodels)
+    (latency,) = (tmp_path / "edvit-cache").glob("latency-*")
+    assert (latency / "facts.json").is_file()
