@@ -90,8 +90,8 @@ class ExportSettings:
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
-    epochs: int = 16
-    refine_epochs: int = 6
+    epochs: int = 8
+    refine_epochs: int = 8
     sparsity_epochs: int = 4
     qat_epochs: int = 0
     fusion_epochs: int = 30
