@@ -52,7 +52,8 @@ class ExportSettings:
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
         start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
         epochs: of retraining.
-        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
+        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out. What it gives is
+            lost again where `sparsity` follows.
         sparsity_epochs: of the TF-MOT stage.
         qat_epochs: of quantisation-aware training for `int8-full`, 0 leaves it out.
         fusion_epochs: of the fusion.

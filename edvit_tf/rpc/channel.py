@@ -155,7 +155,7 @@ class GrpcLink:
         """Close the channel; calls under way end with `LinkError`."""
         self._closed = True
         if self._conversation is not None:
-            self._conversation.close()
+            await self._conversation.close()
         await self._channel.close()
 
     @contextmanager

@@ -19,6 +19,7 @@ Translate = Callable[[Any], EdvitError]
 Answer = Callable[[InferRequest], Awaitable[InferReply]]
 
 BUSY = "device.busy"
+_SECONDS_TO_END = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class Conversation:
         self._waiting: dict[int, asyncio.Future[InferReply]] = {}
         self._ended: EdvitError | None = None
         self._outgoing: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
-        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
+        self._reading = asyncio.create_task(self._read())
+        self._writing = asyncio.create_task(self._write())
 
     @property
     def ended(self) -> bool:
@@ -62,11 +64,24 @@ class Conversation:
         finally:
             del self._waiting[turn]
 
-    def close(self) -> None:
-        """End the stream."""
+    async def close(self) -> None:
+        """End the stream, and wait for its end: gRPC complains of a loop that closes before.
+
+        The other side has a moment to go along; without that the stream is broken off.
+        """
+        self._writing.cancel()
+        await asyncio.gather(self._writing, return_exceptions=True)
+        if not self.ended and not self._call.done():
+            with contextlib.suppress(
+                TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError
+            ):
+                async with asyncio.timeout(_SECONDS_TO_END):
+                    await self._call.done_writing()
+                    await asyncio.wait({self._reading})
+                    await self._call.code()
         self._call.cancel()
-        for task in self._tasks:
-            task.cancel()
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _write(self) -> None:
         # One after the other, as gRPC wants it, and in no asker's task: the whole stream ends when somebody

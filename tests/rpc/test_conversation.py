@@ -76,7 +76,7 @@ async def test_a_stream_that_broke_is_an_error_for_all_and_a_new_one_is_opened()
         asked = [asyncio.create_task(link.infer(question("q", 1000), timeout=10)) for _ in range(3)]
         await asyncio.sleep(0.2)
         assert isinstance(link, GrpcLink)
-        link._asking().close()
+        await link._asking().close()
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(result, LinkError) for result in results)
         assert (await link.infer(question("again", 0), timeout=10)).request_id == "again"
