@@ -1,4 +1,4 @@
-"""Several event loops one after the other, as a program without asyncio has them: no complaint of any is heard."""
+"""Several event loops one after the other, as a program without asyncio has them: none complains."""
 
 import subprocess
 import sys
