@@ -16,6 +16,7 @@ from PIL import Image
 from edvit_tf import fleet, zoo
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.cli.main import main
+from edvit_tf.fleet.keys import make_keys
 
 EXPORT = ("export", "--devices", "2", "--out", "OUT")
 SHIPPED = (*EXPORT, "--model", "fashion-vit")
@@ -152,9 +153,10 @@ def test_no_device_found(
         return []
 
     monkeypatch.setattr(fleet, "discover", nobody)
-    state = tmp_path / "state"
-    assert main(["fleet", "deploy", str(bundle.path), "--state", str(state), "--json"]) == 1
+    make_keys(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["fleet", "deploy", str(bundle.path), "--state", str(tmp_path), "--json"]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "link.no_device"
     assert "edvit-tf device run" in error["message"]
-    assert not state.exists()
+    assert sorted(tmp_path.rglob("*")) == before
