@@ -103,6 +103,7 @@ class Conversation:
             broken = error
         finally:
             self._ended = self._translate(broken)
+            self._writing.cancel()  # nobody would ever end it
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(self._ended)

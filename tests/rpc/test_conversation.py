@@ -82,6 +82,18 @@ async def test_a_stream_that_broke_is_an_error_for_all_and_a_new_one_is_opened()
         assert (await link.infer(question("again", 0), timeout=10)).request_id == "again"
 
 
+async def test_a_stream_that_broke_leaves_no_task_behind() -> None:
+    async with over_grpc(Slow()) as link:
+        assert isinstance(link, GrpcLink)
+        await link.infer(question("q", 0), timeout=10)
+        broken = link._asking()
+        broken._call.cancel()
+        await asyncio.wait({broken._reading}, timeout=10)
+        await link.infer(question("again", 0), timeout=10)
+        assert link._asking() is not broken
+        assert broken._writing.done()
+
+
 async def test_what_is_cancelled_before_it_begins_takes_no_place() -> None:
     async def never(request: InferRequest) -> InferReply:
         await asyncio.sleep(1000)
