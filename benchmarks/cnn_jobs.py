@@ -16,11 +16,12 @@ from safetensors.numpy import load_file, save_file
 
 from edvit_tf.build.data import Dataset, class_names, load, mean_and_deviation
 from edvit_tf.build.engine import Job, Report, run
+from edvit_tf.build.export import keep_inputs
 from edvit_tf.build.grouping import logits_of_group
 from edvit_tf.build.plan import load_teacher
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.stages import Stage, SubmodelRecipes, TeacherRecipes, of_fusion, of_teacher
+from edvit_tf.build.stages import Stage, SubmodelRecipes, TeacherRecipes, of_fusion
 from edvit_tf.build.store import Recipe, Result, Store, open_store
 from edvit_tf.build.work import FLATBUFFER, MODEL, FusionJob, TeacherJob
 from edvit_tf.build.workspace import Workspace
@@ -28,8 +29,7 @@ from edvit_tf.bundle.manifest import Calibration
 from edvit_tf.runtime.ensemble import Answers, run_many
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.runtime.interpreter import Flatbuffer
-from edvit_tf.vit.checkpoint import Checkpoint, Weights
-from edvit_tf.vit.checkpoint import save as save_checkpoint
+from edvit_tf.vit.checkpoint import Weights
 
 if TYPE_CHECKING:  # TensorFlow is for the workers
     from benchmarks.cnn import CnnConfig
@@ -39,13 +39,16 @@ TEACHER_FILTERS = 24
 
 TEACHER_EPOCHS = 12
 _HERE = "benchmarks.cnn_jobs"
-_TRAINING = ("epochs", "batch", "rate", "distillation", "matching", "others", "proxy_images", "seed")
+_TRAINING = (
+    "epochs", "batch", "rate", "distillation", "matching", "others", "balance", "shift",
+    "proxy_images", "seed",
+)  # fmt: skip
 _TRAINED = Stage(
     "cnn",
     _TRAINING,
     (
         "benchmarks.cnn", _HERE, "edvit_tf.build.retrain", "edvit_tf.build.training",
-        "edvit_tf.build.grouping", "edvit_tf.build.importance",
+        "edvit_tf.build.grouping", "edvit_tf.build.balance", "edvit_tf.build.importance",
     ),
 )  # fmt: skip
 _ANSWERED = Stage("cnn-answers", (), ("benchmarks.cnn", _HERE, "edvit_tf.build.training"))
@@ -152,7 +155,7 @@ def train_networks(
     teacher = load_teacher(settings.model, class_names(settings.data))
     dataset = load(settings.data, seed=settings.seed, image=teacher.config.image)
     with open_store(settings.cache_folder) as store:
-        work = _Work(settings, store, progress, *_inputs(settings, store, dataset, teacher))
+        work = _Work(settings, store, progress, *keep_inputs(settings, store, dataset, teacher))
         everything = tuple(range(len(dataset.classes)))
         if method == "single_cnn":
             work.teach()
@@ -183,17 +186,6 @@ def train_networks(
         job = FusionJob(fusion, recipes, taught, store, work.workspace, settings)
         work.run([Job("fusion", "edvit_tf.build.fusion_job:make_fusion", job)], fusion)
         return work.networks(parts, fusion)
-
-
-def _inputs(
-    settings: ExportSettings, store: Store, dataset: Dataset, teacher: Checkpoint
-) -> tuple[TeacherRecipes, Workspace]:
-    """Pictures and teacher under the recipes that the export has them under."""
-    recipes = of_teacher(settings, dataset, teacher)
-    kept = store.make(recipes.data, lambda result: Workspace.create(result.folder, dataset))
-    store.make(recipes.teacher, lambda result: save_checkpoint(result.path(MODEL), teacher))
-    workspace = Workspace(kept.folder, dataset.name, dataset.classes, dataset.origin, dataset.mirrored)
-    return recipes, workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +284,7 @@ def _train(job: CnnJob, result: Result, report: Report) -> None:
     from edvit_tf.vit.keras import keras
     from edvit_tf.vit.model import read_weights, write_weights
 
-    settings, dataset = job.settings, job.workspace.dataset()
+    settings, dataset = _TRAINED.settings_of(job.settings), job.workspace.dataset()
     classes = len(dataset.classes)
     taught = [job.store.get(recipe).array("logits") for recipe in job.answers]
     views = 2 if dataset.mirrored else 1

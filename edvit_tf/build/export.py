@@ -127,7 +127,7 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         settings.data, seed=settings.seed, image=teacher.config.image, sound=sound_of(teacher.details)
     )
     with open_store(settings.cache_folder) as store:
-        work = _Export(settings, store, progress, *_keep_inputs(settings, store, dataset, teacher))
+        work = _Export(settings, store, progress, *keep_inputs(settings, store, dataset, teacher))
         progress.update("data", 1.0, dataset.summary())
         seconds.lap("data")
 
@@ -182,7 +182,7 @@ class _Export:
             run(jobs, workers=workers, stage=stage, progress=progress)
 
 
-def _keep_inputs(
+def keep_inputs(
     settings: ExportSettings, store: Store, dataset: Dataset, teacher: Checkpoint
 ) -> tuple[TeacherRecipes, Workspace]:
     """Put data and teacher where every process finds them."""
