@@ -17,6 +17,7 @@ from edvit_tf.build.training import Forward, Schedule
 from edvit_tf.build.widths import Widths
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.model import from_checkpoint
+from tests.build.conftest import Eager
 
 GROUPS = ((0, 2, 5), (1, 3, 4))
 SCHEDULE = Schedule(epochs=4, batch=32, rate=2e-3)
@@ -67,11 +68,6 @@ def test_the_fused_answer_is_learnt_and_each_keeps_its_own(
 def test_an_interrupted_refining_ends_with_the_same_weights(
     students: list[Checkpoint], data: RefineData, tmp_path: Path
 ) -> None:
-    class Eager(Snapshots):
-        def keep(self, *state: object) -> None:
-            self._next = 0.0
-            super().keep(*state)  # type: ignore[arg-type]
-
     whole, reached = run(students, data, [])
     state = Eager(tmp_path / "state")
     with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ from edvit_tf.build.teacher import TeacherSettings, teacher_logits, train_teache
 from edvit_tf.build.training import Schedule
 from edvit_tf.errors import TrainingError
 from edvit_tf.vit.checkpoint import Checkpoint
-from tests.build.conftest import CONFIG
+from tests.build.conftest import CONFIG, Eager
 
 GROUP = (0, 2, 5)
 SCHEDULE = Schedule(epochs=4, batch=32, rate=2e-3)
@@ -43,14 +43,6 @@ def ignore(done: float, message: str) -> None:
 def die_at_half(done: float, message: str) -> None:
     if done > 0.5:
         raise Killed(message)
-
-
-class Eager(Snapshots):
-    """Keeps every epoch."""
-
-    def keep(self, *state: object) -> None:
-        self._next = 0.0
-        super().keep(*state)  # type: ignore[arg-type]
 
 
 def test_an_interrupted_retraining_ends_with_the_same_weights(
