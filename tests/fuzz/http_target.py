@@ -1,8 +1,6 @@
 """The HTTP picture endpoint as a target: the whole application, without a socket."""
 
 import asyncio
-import ctypes
-import itertools
 import json
 from collections.abc import Coroutine
 from io import BytesIO
@@ -65,13 +63,7 @@ def http_pictures() -> Fuzzed:
             device.asked.clear()
         return said[0]["status"], b"".join(message.get("body", b"") for message in said)
 
-    # A picture may claim millions of pixels; what the allocator keeps of that for later is no growth.
-    trim = ctypes.CDLL(None).malloc_trim
-    calls = itertools.count()
-
     def target(data: bytes) -> None:
-        if next(calls) % 100 == 0:
-            trim(0)
         status, body = run(send(data))
         answer = json.loads(body)
         if status == 400:
