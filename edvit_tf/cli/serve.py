@@ -51,6 +51,7 @@ def serve(
     """Answer pictures through the fleet until SIGTERM or Ctrl-C; what goes on is logged as JSON lines."""
     import asyncio
     import sys
+    import warnings
 
     from edvit_tf.cli.fleet import deploy
     from edvit_tf.errors import MissingPackage
@@ -89,6 +90,8 @@ def serve(
     if bundle is not None:
         deploy(bundle, state=state, json=json)
     log_json(sys.stderr)
+    # Strange pictures make warnings of endlessly many texts, and Python would remember each.
+    warnings.filterwarnings("ignore", module="PIL")
 
     def on_ready(running: "Running") -> None:
         notify("READY=1")

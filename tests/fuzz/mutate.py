@@ -54,7 +54,7 @@ def fuzz(target: Target, corpus: Sequence[bytes], *, inputs: int, seed: int) -> 
         AssertionError: it raised something else than EdvitError, took longer than `LONGEST_SECONDS`, or its
             process grew by more than `MOST_GROWTH_BYTES`; the input and the seed are named.
     """
-    # A picture may claim millions of pixels: what the allocator keeps of them for later would look like growth.
+    # A picture may claim millions of pixels: what the allocator kept of them would look like growth.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     random = Random(seed)
     taken = refused = 0
