@@ -32,14 +32,14 @@ from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
-    RetrainedRecipes,
+    AloneRecipes,
     SubmodelRecipes,
     TeacherRecipes,
+    of_alone,
     of_fused,
     of_fusion,
     of_latency,
     of_refined,
-    of_retrained,
     of_submodel,
     of_teacher,
     versions,
@@ -263,24 +263,20 @@ def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> 
     """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
     settings, taught = work.settings, work.recipes
 
-    def job(
-        name: str, group: tuple[int, ...], alone: RetrainedRecipes, refined: Recipe | None
-    ) -> SubmodelJob:
+    def job(name: str, group: tuple[int, ...], alone: AloneRecipes, refined: Recipe | None) -> SubmodelJob:
         rows = single_rows if name == SINGLE else None
         recipes = of_submodel(settings, taught, name, group, alone, refined, rows)
         return SubmodelJob(
             name, group, plan.widths, recipes, taught, work.store, work.workspace, settings, rows
         )
 
-    alone = [
-        of_retrained(settings, taught, s.id, s.group, plan.widths, None, latency) for s in plan.submodels
-    ]
+    alone = [of_alone(settings, taught, s.id, s.group, plan.widths, None, latency) for s in plan.submodels]
     refined = of_refined(settings, taught, [s.group for s in plan.submodels], alone)
     single_rows = _rows_of_single(work, plan, refined)
     jobs = [job(s.id, s.group, recipes, refined) for s, recipes in zip(plan.submodels, alone, strict=True)]
     if settings.baselines:
         everything = tuple(range(len(plan.classes)))
-        recipes = of_retrained(settings, taught, SINGLE, everything, plan.widths, single_rows, latency)
+        recipes = of_alone(settings, taught, SINGLE, everything, plan.widths, single_rows, latency)
         jobs.append(job(SINGLE, everything, recipes, None))
     return jobs
 
@@ -294,12 +290,12 @@ def _rows_of_single(work: _Export, plan: ExportPlan, refined: Recipe | None) -> 
 
 
 def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
-    """Cut and retrain each sub-model on its own."""
+    """Cut and retrain each sub-model on its own, zeros and all."""
     work.run(
         [
             Job(job.name, f"{SUBMODEL_JOB}:retrain_submodel", job)
             for job in submodels
-            if job.recipes.retrained not in work.store
+            if job.recipes.alone.trained not in work.store
         ],
         "sub-models",
     )
@@ -316,7 +312,7 @@ def _refine(work: _Export, submodels: tuple[SubmodelJob, ...]) -> None:
 
 
 def _finish(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
-    """Zeros, flatbuffers and features of each sub-model."""
+    """Rounding, flatbuffers and features of each sub-model."""
     work.run(
         [
             Job(job.name, f"{SUBMODEL_JOB}:finish_submodel", job)

@@ -89,6 +89,7 @@ def refine(
     schedule: Schedule,
     *,
     left_out: float,
+    keep_zeros: bool = False,
     seed: int,
     report: Callable[[float, str], None],
     snapshots: Snapshots | None = None,
@@ -100,6 +101,7 @@ def refine(
         data: what they learn from.
         schedule: epochs, learning rate and so on.
         left_out: share of examples that miss one sub-model or more.
+        keep_zeros: whether the zeros of Dense kernels stay, see `sparsity.py`.
         seed: decides the fusion's first weights, the order of pictures, and who is left out.
         report: told the share done and a few words after every epoch.
         snapshots: where an interrupted training is taken up again.
@@ -125,6 +127,7 @@ def refine(
         steps_of(len(data.examples), schedule.batch),
         schedule,
         loss=_loss(classes, data.own),
+        keep_zeros=keep_zeros,
         seed=seed,
         after_epoch=after_epoch,
         best=best,

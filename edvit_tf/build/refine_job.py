@@ -30,10 +30,11 @@ def _refine(job: RefineJob, settings: ExportSettings, result: Result, report: Re
         shift=settings.shift,
     )
     refined, reached = refine(
-        [read_checkpoint(store.get(submodel.recipes.retrained)) for submodel in job.submodels],
+        [read_checkpoint(store.get(submodel.recipes.alone.trained)) for submodel in job.submodels],
         data,
         Schedule(settings.refine_epochs, settings.batch, settings.rate * _RATE),
         left_out=settings.left_out,
+        keep_zeros=job.submodels[0].recipes.alone.sparse is not None,
         seed=settings.seed_for("refine"),
         report=report,
         snapshots=Snapshots(store.unfinished(job.recipe)),

@@ -174,26 +174,38 @@ class TeacherRecipes:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmodelRecipes:
-    """The results on the way of one sub-model; None where a stage is left out.
-
-    The refined sub-models lie in one result together.
-    """
+class AloneRecipes:
+    """The results on the way of one sub-model while it is alone; None where a stage is left out."""
 
     importance: Recipe
+    latency: Recipe | None
     cut: Recipe
     retrained: Recipe
-    refined: Recipe | None
     sparse: Recipe | None
-    variants: Mapping[str, Recipe]
-    features: Recipe
-    latency: Recipe | None = None
-    quantised: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.quantised or self.sparse or self.refined or self.retrained
+        return self.sparse or self.retrained
+
+
+@dataclass(frozen=True, slots=True)
+class SubmodelRecipes:
+    """All results on the way of one sub-model; None where a stage is left out.
+
+    The refined sub-models lie in one result together.
+    """
+
+    alone: AloneRecipes
+    refined: Recipe | None
+    quantised: Recipe | None
+    variants: Mapping[str, Recipe]
+    features: Recipe
+
+    @property
+    def trained(self) -> Recipe:
+        """The last one that changes weights."""
+        return self.quantised or self.refined or self.alone.trained
 
     @property
     def last(self) -> tuple[Recipe, ...]:
@@ -234,17 +246,7 @@ def of_latency(settings: ExportSettings, config: ViTConfig, widths: Widths) -> R
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RetrainedRecipes:
-    """The results on the way of one sub-model while it is alone; `latency` where widths are chosen by it."""
-
-    importance: Recipe
-    latency: Recipe | None
-    cut: Recipe
-    retrained: Recipe
-
-
-def of_retrained(
+def of_alone(
     settings: ExportSettings,
     taught: TeacherRecipes,
     name: str,
@@ -252,28 +254,31 @@ def of_retrained(
     widths: Widths,
     rows: int | None,
     latency: Recipe | None,
-) -> RetrainedRecipes:
-    """Recipes of one sub-model, or of the single student, until it is retrained."""
+) -> AloneRecipes:
+    """Recipes of one sub-model, or of the single student, until it meets the others."""
     data, answers = taught.data, taught.answers
     importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
     cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
     retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows, **augmented)
-    return RetrainedRecipes(importance, latency, cut, retrained)
+    sparse = None
+    if settings.sparsity:
+        sparse = SPARSIFY.recipe(settings, retrained, data, *answers, name=name, group=group, rows=rows)
+    return AloneRecipes(importance, latency, cut, retrained, sparse)
 
 
 def of_refined(
     settings: ExportSettings,
     taught: TeacherRecipes,
     groups: Sequence[tuple[int, ...]],
-    alone: Sequence[RetrainedRecipes],
+    alone: Sequence[AloneRecipes],
 ) -> Recipe | None:
     """The recipe of the one result that holds all refined sub-models; None where the stage is left out."""
     if not settings.refine_epochs or len(alone) == 1:
         return None
-    retrained = [recipes.retrained for recipes in alone]
-    return REFINE.recipe(settings, taught.data, *taught.answers, *retrained, groups=groups)
+    trained = [recipes.trained for recipes in alone]
+    return REFINE.recipe(settings, taught.data, *taught.answers, *trained, groups=groups)
 
 
 def of_submodel(
@@ -281,18 +286,13 @@ def of_submodel(
     taught: TeacherRecipes,
     name: str,
     group: tuple[int, ...],
-    alone: RetrainedRecipes,
+    alone: AloneRecipes,
     refined: Recipe | None,
     rows: int | None,
 ) -> SubmodelRecipes:
     """All recipes of one sub-model, or of the single student."""
     data, answers = taught.data, taught.answers
-    trained = refined or alone.retrained
-    sparse = None
-    if settings.sparsity:
-        trained = sparse = SPARSIFY.recipe(
-            settings, trained, data, *answers, name=name, group=group, rows=rows
-        )
+    trained = refined or alone.trained
     quantised = None
     if settings.qat_epochs:
         trained = quantised = QUANTISE.recipe(
@@ -302,17 +302,8 @@ def of_submodel(
         entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
         for entry in settings.formats
     }
-    return SubmodelRecipes(
-        alone.importance,
-        alone.cut,
-        alone.retrained,
-        refined,
-        sparse,
-        variants,
-        FEATURES.recipe(settings, trained, data, name=name),
-        alone.latency,
-        quantised,
-    )
+    features = FEATURES.recipe(settings, trained, data, name=name)
+    return SubmodelRecipes(alone, refined, quantised, variants, features)
 
 
 def of_fusion(

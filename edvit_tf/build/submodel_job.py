@@ -31,8 +31,8 @@ from edvit_tf.build.work import (
     SubmodelJob,
     lessons,
     read_checkpoint,
-    read_dense,
     read_trained,
+    read_unrounded,
 )
 from edvit_tf.bundle.vector import Vector, save_vector
 from edvit_tf.runtime.ensemble import accuracy, run_many
@@ -43,33 +43,35 @@ from edvit_tf.vit.model import from_checkpoint
 
 CHECKED_IMAGES = 16
 _CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
-_SPARSE, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
+_DENSE = 0.75  # share of the time to retrain a sub-model that is over when zeros begin
+_ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
 _SPARSITY_RATE, _QUANTISED_RATE = 0.5, 0.25  # of the rate of retraining: they start from a trained model
 _IMPORTANCE_BATCH = 16
 _IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once, about four bytes each
 
 
 def retrain_submodel(job: SubmodelJob, report: Report) -> None:
-    """Importance, surgery, retraining: what is stored is not made again."""
-    store, recipes = job.store, job.recipes
+    """Importance, surgery, retraining, sparsity: what is stored is not made again."""
+    store, recipes = job.store, job.recipes.alone
     dataset = job.workspace.dataset()
     report(0.0, "judging units")
     store.make(recipes.importance, lambda result: _judge(job, dataset, result))
     store.make(recipes.cut, lambda result: _cut(job, result))
-    store.make(recipes.retrained, lambda result: _retrain(job, dataset, result, report))
+    alone = report if recipes.sparse is None else lambda done, message: report(_DENSE * done, message)
+    store.make(recipes.retrained, lambda result: _retrain(job, dataset, result, alone))
+    if recipes.sparse is not None:
+        store.make(recipes.sparse, lambda result: _sparsify(job, dataset, result, report))
 
 
 def finish_submodel(job: SubmodelJob, report: Report) -> None:
-    """Sparsity or rounding, conversion, features: what is stored is not made again."""
+    """Rounding, conversion, features: what is stored is not made again."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     report(0.0, "starting")
-    if recipes.sparse is not None:
-        store.make(recipes.sparse, lambda result: _sparsify(job, dataset, result, report))
     if recipes.quantised is not None:
         store.make(recipes.quantised, lambda result: _quantise(job, dataset, result, report))
     student = read_trained(job)
-    report(_SPARSE, "converting")
+    report(_ROUNDED, "converting")
     _convert(job, student, dataset)
     report(_CONVERTED, "features")
     store.make(
@@ -116,7 +118,7 @@ def _importance_batch(teacher: Checkpoint) -> int:
 
 def _cut(job: SubmodelJob, result: Result) -> None:
     """Keep the units that are worth most, or only the sizes, and take the group's logits."""
-    scores = job.store.get(job.recipes.importance)
+    scores = job.store.get(job.recipes.alone.importance)
     teacher = read_checkpoint(job.store.get(job.taught.teacher))
     blocks = range(len(teacher.config.blocks))
     importance = Importance(
@@ -145,8 +147,8 @@ def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, wh
     if settings.widths == "uniform":
         return uniform
     cost: Cost = Bytes()
-    if job.recipes.latency is not None:
-        cost = Milliseconds(**job.store.get(job.recipes.latency).facts["coefficients"])
+    if job.recipes.alone.latency is not None:
+        cost = Milliseconds(**job.store.get(job.recipes.alone.latency).facts["coefficients"])
     budget = settings.budget or total(cost, narrowed(whole, job.widths))
     return replace(
         choose_within(importance, replace(whole, stem=job.widths.stem), cost, budget), stem=uniform.stem
@@ -171,13 +173,13 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
     settings = RETRAIN.settings_of(job.settings)
     data = _group_data(job, settings, dataset)
     student, reached = retrain(
-        read_checkpoint(job.store.get(job.recipes.cut)),
+        read_checkpoint(job.store.get(job.recipes.alone.cut)),
         data,
         Schedule(settings.epochs, settings.batch, settings.rate),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "retrain"),
         report=report,
-        snapshots=Snapshots(job.store.unfinished(job.recipes.retrained)),
+        snapshots=Snapshots(job.store.unfinished(job.recipes.alone.retrained)),
         augment=augmentation(settings.augment),
     )
     save(result.path(MODEL), student)
@@ -186,16 +188,17 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
 
 
 def _sparsify(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
-    assert job.recipes.sparse is not None  # noqa: S101  the caller looked
+    recipes = job.recipes.alone
+    assert recipes.sparse is not None  # noqa: S101  the caller looked
     settings = SPARSIFY.settings_of(job.settings)
     sparse, _ = sparsify(
-        read_dense(job),
+        read_checkpoint(job.store.get(recipes.retrained)),
         _group_data(job, settings, dataset),
         Schedule(settings.sparsity_epochs, settings.batch, settings.rate * _SPARSITY_RATE),
         settings.sparsity,
         seed=settings.seed_for(job.name, "sparsify"),
-        report=lambda done, message: report(_SPARSE * done, f"sparsity, {message}"),
-        snapshots=Snapshots(job.store.unfinished(job.recipes.sparse)),
+        report=lambda done, message: report(_DENSE + (1 - _DENSE) * done, f"sparsity, {message}"),
+        snapshots=Snapshots(job.store.unfinished(recipes.sparse)),
     )
     save(result.path(MODEL), sparse)
     result.write_facts({"sparsity": min(sparsity_of(sparse.weights).values())})
@@ -207,13 +210,13 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
     assert job.recipes.quantised is not None  # noqa: S101  the caller looked
     settings = QUANTISE.settings_of(job.settings)
     quantised, reached = train_quantised(
-        read_dense(job),
+        read_unrounded(job),
         _group_data(job, settings, dataset),
         Schedule(settings.qat_epochs, settings.batch, settings.rate * _QUANTISED_RATE),
         _calibration(dataset),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "quantise"),
-        report=lambda done, message: report(_SPARSE * done, f"quantisation, {message}"),
+        report=lambda done, message: report(_ROUNDED * done, f"quantisation, {message}"),
         snapshots=Snapshots(job.store.unfinished(job.recipes.quantised)),
     )
     save(result.path(MODEL), quantised)
@@ -250,7 +253,7 @@ def _write_variant(
     result.path(FLATBUFFER).write_bytes(flatbuffer)
     save_vector(result.path(VECTOR), _vector(flatbuffer, validation, job.group))
     result.write_array("features", answers.features)
-    measured = job.store.get(job.recipes.retrained).array("measured")
+    measured = job.store.get(job.recipes.alone.retrained).array("measured")
     labels = relabel(validation.labels, job.group)[measured]
     result.write_facts(facts | {"accuracy": accuracy(answers.logits[measured], labels)})
 

@@ -188,17 +188,17 @@ def refined_file(name: str) -> str:
     return f"{name}.safetensors"
 
 
-def read_dense(job: SubmodelJob) -> Checkpoint:
-    """A sub-model before TF-MOT: refined where there is that stage, or as it was retrained."""
+def read_unrounded(job: SubmodelJob) -> Checkpoint:
+    """A sub-model before quantisation-aware training."""
     if job.recipes.refined is None:
-        return read_checkpoint(job.store.get(job.recipes.retrained))
+        return read_checkpoint(job.store.get(job.recipes.alone.trained))
     return load(job.store.get(job.recipes.refined).path(refined_file(job.name)))
 
 
 def read_trained(job: SubmodelJob) -> Checkpoint:
     """A sub-model as it is converted."""
-    last = job.recipes.quantised or job.recipes.sparse
-    return read_dense(job) if last is None else read_checkpoint(job.store.get(last))
+    rounded = job.recipes.quantised
+    return read_unrounded(job) if rounded is None else read_checkpoint(job.store.get(rounded))
 
 
 def read_answers(store: Store, recipes: TeacherRecipes) -> NDArray[np.float32]:
@@ -219,9 +219,10 @@ def lessons(
 def read_submodel(job: SubmodelJob) -> MadeSubmodel:
     """What a sub-model's job left in the store."""
     store, recipes = job.store, job.recipes
-    stages = {"retraining": store.get(recipes.retrained), "features": store.get(recipes.features)}
+    alone = recipes.alone
+    stages = {"retraining": store.get(alone.retrained), "features": store.get(recipes.features)}
+    stages |= {"sparsity": store.get(alone.sparse)} if alone.sparse else {}
     stages |= {"refining": store.get(recipes.refined)} if recipes.refined else {}
-    stages |= {"sparsity": store.get(recipes.sparse)} if recipes.sparse else {}
     stages |= {"quantisation": store.get(recipes.quantised)} if recipes.quantised else {}
     variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
     stages |= {f"conversion to {name}": result for name, result in variants.items()}
@@ -231,7 +232,7 @@ def read_submodel(job: SubmodelJob) -> MadeSubmodel:
         config=read_trained(job).config,
         variants={name: _read_variant(result) for name, result in variants.items()},
         retrained_accuracy=stages["retraining"].facts["accuracy"],
-        sparsity=stages["sparsity"].facts["sparsity"] if recipes.sparse else 0.0,
+        sparsity=stages["sparsity"].facts["sparsity"] if alone.sparse else 0.0,
         rows=stages["retraining"].facts["rows"],
         seconds={name: result.seconds for name, result in stages.items()},
     )

@@ -8,8 +8,10 @@ import pytest
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.refine import RefineData, refine, refine_data
 from edvit_tf.build.resume import Snapshots
+from edvit_tf.build.retrain import with_weights
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.stages import TeacherRecipes, of_refined, of_retrained
+from edvit_tf.build.sparsity import sparsity_of
+from edvit_tf.build.stages import TeacherRecipes, of_alone, of_refined
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.surgery import group_head
 from edvit_tf.build.teacher import teacher_logits
@@ -81,11 +83,30 @@ def test_an_interrupted_refining_ends_with_the_same_weights(
             assert weight.tobytes() == other.weights[name].tobytes(), name
 
 
+def test_zeros_in_dense_kernels_stay_when_told_to(students: list[Checkpoint], data: RefineData) -> None:
+    sparse = []
+    for student in students:
+        weights = dict(student.weights)
+        for name in sparsity_of(weights):
+            weights[name] = np.where(np.indices(weights[name].shape).sum(axis=0) % 2, weights[name], 0)
+        sparse.append(with_weights(student, weights))
+    schedule = Schedule(epochs=1, batch=32, rate=2e-3)
+
+    def zeros_after(*, keep_zeros: bool) -> float:
+        refined, _ = refine(
+            sparse, data, schedule, left_out=0.4, keep_zeros=keep_zeros, seed=1, report=lambda *_: None
+        )
+        return min(min(sparsity_of(student.weights).values()) for student in refined)
+
+    assert zeros_after(keep_zeros=True) == 0.5
+    assert zeros_after(keep_zeros=False) < 0.1
+
+
 def test_one_submodel_has_nobody_to_meet() -> None:
     settings = ExportSettings(model="m", data="d", devices=2, out="o")
     some = Recipe("data", {})
     taught = TeacherRecipes(some, some, some, ((0, 1),), (some,))
-    alone = [of_retrained(settings, taught, f"s{i}", (i,), Widths(1, 8, 8), None, None) for i in range(2)]
+    alone = [of_alone(settings, taught, f"s{i}", (i,), Widths(1, 8, 8), None, None) for i in range(2)]
     assert of_refined(settings, taught, [(0,)], alone[:1]) is None
     both = of_refined(settings, taught, [(0,), (1,)], alone)
     assert both is not None
