@@ -45,6 +45,7 @@ from edvit_tf.fleet.state import FleetState, load
 from edvit_tf.runtime.fusion import Fusion
 from edvit_tf.runtime.interpreter import Flatbuffer
 
+BUNDLE = Path(__file__).parent.parent / "tests" / "vectors" / "bundle"
 DEADLINE = 2.0
 # What this process and the port take beside the deadline, on a machine that does other things too.
 SLACK = 1.5
@@ -487,7 +488,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--devices", type=int, default=10)
-    parser.add_argument("--bundle", type=Path, required=True, help="the folder that edvit-tf export wrote")
+    parser.add_argument(
+        "--bundle", type=Path, default=BUNDLE, help="any bundle (default: the tests' small one)"
+    )
     parser.add_argument("--folder", type=Path, help="where to keep logs and stores (default: thrown away)")
     given = parser.parse_args()
     names = [f"soak-{number}" for number in range(given.devices)]
