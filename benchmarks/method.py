@@ -11,7 +11,8 @@ figure beside it are written anew (page.py).
     teacher_int8       the same in int8-dynamic
     edvit              our defaults
     edvit_paper        the paper's choices alone: its score, no distillation, no matching, one class's worth
-                       of others, no refining, and a fusion that never misses a sub-model in training
+                       of others, no refining, and a fusion that never misses a sub-model in training;
+                       retrained for longer, so that its sub-models see as many pictures as ours
     single             one student as large as one sub-model, distilled the same way, with at least as many
                        gradient steps as all sub-models together
     single_total       the same for one student at least as large as all sub-models together
@@ -24,7 +25,7 @@ figure beside it are written anew (page.py).
     random_init        edvit with sub-models that start from random weights: what does pruning buy?
     logit_sum          the sub-models of edvit without the fusion: a class has its own sub-model's probability
 
-and edvit with one choice changed:
+and edvit with one choice changed; where that makes training shorter, retraining is longer instead:
 
     edvit_kl           units scored exactly, one removed at a time
     edvit_bytes        widths of each layer, for the bytes of the uniform ones
@@ -149,7 +150,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         workers=workers,
     )
     if asked.method in CHANGES:
-        return replace(base, **CHANGES[asked.method])  # type: ignore[arg-type]
+        return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
     if asked.method == "single":
         return replace(base, devices=1, epochs=_epochs_of_single(base))
     if asked.method == "single_total":
@@ -157,15 +158,33 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
     return base
 
 
+def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:
+    """The changed export, retrained for as long as gives its sub-models the steps of the base, or more."""
+    rows = sum(_rows_alone(changed))
+    together = changed.refine_epochs * _rows_together(changed)
+    return replace(changed, epochs=max(1, -(-(_pictures(base) - together) // rows)))
+
+
 def _epochs_of_single(submodels: ExportSettings) -> int:
     """As many passes over all pictures as give the gradient steps of all sub-models together, or more."""
-    dataset = load(submodels.data, seed=submodels.seed)
-    plan = plan_export(submodels)
-    pictures = sum(
-        rows_of_epoch(dataset.train.labels, part.group, submodels.others) for part in plan.submodels
-    )
-    together = len(dataset.train) * submodels.refine_epochs * len(plan.submodels)
-    return -(-(pictures * submodels.epochs + together) // len(dataset.train))
+    return -(-_pictures(submodels) // len(load(submodels.data, seed=submodels.seed).train))
+
+
+def _pictures(settings: ExportSettings) -> int:
+    """Pictures that all sub-models see in training, alone and together; each counts what it sees."""
+    alone = settings.epochs * sum(_rows_alone(settings))
+    return alone + settings.refine_epochs * _rows_together(settings)
+
+
+def _rows_alone(settings: ExportSettings) -> list[int]:
+    """Pictures of an epoch of each sub-model's retraining."""
+    labels = load(settings.data, seed=settings.seed).train.labels
+    return [rows_of_epoch(labels, part.group, settings.others) for part in plan_export(settings).submodels]
+
+
+def _rows_together(settings: ExportSettings) -> int:
+    """Pictures of an epoch of refining, counted once for each sub-model."""
+    return len(load(settings.data, seed=settings.seed).train) * settings.devices
 
 
 def _heads_of_total(submodels: ExportSettings) -> int:

@@ -91,8 +91,8 @@ class ExportSettings:
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
-    epochs: int = 8
-    refine_epochs: int = 8
+    epochs: int = 4
+    refine_epochs: int = 4
     sparsity_epochs: int = 4
     qat_epochs: int = 0
     fusion_epochs: int = 30

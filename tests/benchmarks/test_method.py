@@ -1,13 +1,18 @@
 """What the benchmark of the method measures, on answers that are made up."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks import method
 from benchmarks.method import Asked, logit_sum, measure, settings_of
+from edvit_tf.build.data import Split
+from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import plan_export
+from edvit_tf.build.settings import ExportSettings
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.runtime.ensemble import Answers
 
@@ -52,3 +57,23 @@ def test_submodels_are_as_many_times_smaller_as_the_table_says(devices: int, rat
     plan = plan_export(settings_of(Asked("fashion_mnist", "edvit", devices, 1), folder=Path("x"), workers=1))
     for submodel in plan.submodels:
         assert plan.config.parameters / submodel.config.parameters == pytest.approx(ratio, rel=0.03)
+
+
+@pytest.mark.parametrize("devices", [10, 5, 2])
+def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.repeat(np.arange(10), 100)
+    split = Split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    monkeypatch.setattr(method, "load", lambda *_, **__: SimpleNamespace(train=split))
+
+    def pictures(settings: ExportSettings) -> int:
+        groups = [part.group for part in plan_export(settings).submodels]
+        alone = sum(rows_of_epoch(labels, group, settings.others) for group in groups)
+        together = len(labels) * len(groups) if len(groups) > 1 else 0
+        return settings.epochs * alone + settings.refine_epochs * together
+
+    def of(name: str) -> ExportSettings:
+        return settings_of(Asked("fashion_mnist", name, devices, 1), folder=Path("x"), workers=1)
+
+    ours = pictures(of("edvit"))
+    for name in ("single", "edvit_paper", "edvit_unrefined", "edvit_few_others"):
+        assert ours <= pictures(of(name)) < 1.15 * ours, name
