@@ -17,6 +17,7 @@ from edvit_tf.fleet.clones import cloned, is_another
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
+from edvit_tf.fleet.pace import Pace
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 
@@ -86,6 +87,7 @@ class Member:
         self._hint = asyncio.Event()
         self._changed = asyncio.Event()
         self._on_change = on_change
+        self.pace = Pace()
         self.standing = Standing(State.CONNECTING, "", clock(), limits=self._timing.limits)
 
     @property
@@ -163,6 +165,12 @@ class Member:
             measured = self._measured(submodels)
             self._stand(self.standing.answered(seconds, measured, self._clock()))
 
+    def carried(self, link: Link, size: int, seconds: float, *, raw: bool, decoding: float = 0.0) -> None:
+        """Take word of how long a picture was under way, beside the work on it; `size` is in bytes."""
+        if link is self._link:
+            pace = self.pace
+            self.pace = pace.sent_raw(size, seconds) if raw else pace.sent_coded(size, seconds, decoding)
+
     def refresh(self, hello: HelloReply) -> None:
         """Take what the device says of itself now."""
         self._hello = hello
@@ -222,7 +230,9 @@ class Member:
             except DeadlineError as error:
                 self._stand(self.standing.missed(error, self._clock()))
             else:
-                self._stand(self.standing.beat(self._clock() - start, self._clock()))
+                took = self._clock() - start
+                self.pace = self.pace.beat(took)
+                self._stand(self.standing.beat(took, self._clock()))
                 await self._check_alone(link, self._hello)
             if not self.standing.connected:
                 return

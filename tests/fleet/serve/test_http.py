@@ -35,6 +35,9 @@ async def test_a_picture_is_answered_as_the_aggregator_answers(bundle: Bundle) -
         for part in answer["devices"]:
             assert 0 < part["milliseconds"] <= answer["milliseconds"]
             assert part["error"] == ""
+            assert part["codec"] == "raw"
+            assert part["sent_bytes"] > picture(bundle).size
+            assert part["received_bytes"] > 0
 
 
 async def test_a_device_that_is_late_is_left_out_by_the_deadline(bundle: Bundle) -> None:
