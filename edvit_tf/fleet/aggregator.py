@@ -237,6 +237,8 @@ class Aggregator:
         member = self._members.get(route.device)
         if member is None:
             return
+        if reply.codec:
+            member.sent(reply.codec, reply.sent_bytes)
         self._measure(member, route.link, reply, deadline)
         if reply.error is not None:
             member.report(route.link, reply.error)

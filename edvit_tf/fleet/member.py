@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
@@ -59,7 +59,8 @@ class Member:
     """A device and where it stands; `run` does not end until it is cancelled.
 
     `prepare` is called with the link after each hello: it sees to it that the device holds what it should,
-    and returns the hello that says so. `on_change` is called whenever the state is another one.
+    and returns the hello that says so. `on_change` is called whenever the state is another one. `codec` is
+    the one in which it was last sent a picture, `sent_bytes` what it was sent, `pace` how fast its link is.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Member:
         self._changed = asyncio.Event()
         self._on_change = on_change
         self.pace = Pace()
+        self.codec = ""
+        self.sent_bytes = 0
         self.standing = Standing(State.CONNECTING, "", clock(), limits=self._timing.limits)
 
     @property
@@ -128,7 +131,8 @@ class Member:
     def status(self) -> DeviceStatus:
         """Where the device stands, with what it last said of itself."""
         since = time.time() - (self._clock() - self.standing.since)
-        return status_of(self._device, self.state, self.reason, self._hello, since)
+        row = status_of(self._device, self.state, self.reason, self._hello, since)
+        return replace(row, codec=self.codec, sent_bytes=self.sent_bytes)
 
     async def ready(self) -> None:
         """Wait until the device should be sent pictures."""
@@ -164,6 +168,11 @@ class Member:
         if link is self._link:
             measured = self._measured(submodels)
             self._stand(self.standing.answered(seconds, measured, self._clock()))
+
+    def sent(self, codec: str, size: int) -> None:
+        """Take word of a picture that went to the device, whatever became of it."""
+        self.codec = codec
+        self.sent_bytes += size
 
     def carried(self, link: Link, size: int, seconds: float, *, raw: bool, decoding: float = 0.0) -> None:
         """Take word of how long a picture was under way, beside the work on it; `size` is in bytes."""
