@@ -20,6 +20,7 @@ from edvit_tf.bundle.sample import read_sample
 from edvit_tf.cli.demo_devices import device_fleet
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet import Aggregator, Progress, at_address, deploy, discover, load_keys, signed, with_keys
+from edvit_tf.fleet.wire import WireSettings
 
 
 def on_progress(progress: Progress) -> None:
@@ -29,7 +30,12 @@ def on_progress(progress: Progress) -> None:
 
 
 async def run(
-    bundle_folder: Path, pictures: list[Path], state: Path, addresses: list[str], seconds: float
+    bundle_folder: Path,
+    pictures: list[Path],
+    state: Path,
+    addresses: list[str],
+    seconds: float,
+    wire: WireSettings,
 ) -> None:
     """Sign and deploy the bundle and print a line for each picture."""
     keys = load_keys(state)
@@ -40,7 +46,7 @@ async def run(
         devices = await discover(seconds, expected=len(bundle.manifest.submodels))
     deployment = await deploy(bundle, devices, connect=connect, on_progress=on_progress)
 
-    async with Aggregator(bundle, deployment, connect=connect) as fleet:
+    async with Aggregator(bundle, deployment, connect=connect, wire=wire) as fleet:
         for path in pictures:
             image = read_sample(path, bundle.manifest.input)
             answer = await fleet.classify(image)
@@ -50,12 +56,12 @@ async def run(
             )
 
 
-def run_thrown_away(bundle_folder: Path, pictures: list[Path], seconds: float) -> None:
+def run_thrown_away(bundle_folder: Path, pictures: list[Path], seconds: float, wire: WireSettings) -> None:
     """Do the same with keys and devices that are gone afterwards."""
     names = [f"device-{submodel.id}" for submodel in open_bundle(bundle_folder).manifest.submodels]
     with tempfile.TemporaryDirectory() as folder, device_fleet(names, Path(folder)) as fleet:
         addresses = [device.address for device in fleet.devices]
-        asyncio.run(run(bundle_folder, pictures, fleet.folder, addresses, seconds))
+        asyncio.run(run(bundle_folder, pictures, fleet.folder, addresses, seconds, wire))
 
 
 def main() -> int:
@@ -68,13 +74,16 @@ def main() -> int:
     )
     parser.add_argument("--address", action="append", default=[], help="a device as host:port")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to look for devices")
+    parser.add_argument("--wire", default="auto", help="auto (default), raw, jpeg or webp")
+    parser.add_argument("--wire-quality", type=int, help="of --wire jpeg or webp, from 1 to 100")
     given = parser.parse_args()
     pictures = sorted(path for path in given.pictures.glob("*") if path.is_file())
     try:
+        wire = WireSettings(given.wire, given.wire_quality)
         if given.state is None:
-            run_thrown_away(given.bundle, pictures, given.seconds)
+            run_thrown_away(given.bundle, pictures, given.seconds, wire)
         else:
-            asyncio.run(run(given.bundle, pictures, given.state, given.address, given.seconds))
+            asyncio.run(run(given.bundle, pictures, given.state, given.address, given.seconds, wire))
     except EdvitError as error:
         print(f"aggregator: {error.message}", file=sys.stderr)
         return error.exit_status

@@ -64,6 +64,11 @@ class DeviceProcess:
         return f"{self.interface}:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._started().pid
+
+    @property
     def running(self) -> bool:
         """Whether its process lives."""
         return self._process is not None and self._process.poll() is None

@@ -62,6 +62,7 @@ def run(
     import asyncio
     import logging
     import socket
+    import warnings
     from dataclasses import asdict
 
     from edvit_tf.device.agent import DeviceSettings, Ready, Waiting, run_device
@@ -97,6 +98,9 @@ def run(
             show(f"On the aggregator: edvit-tf fleet adopt {waiting.name}")
         else:
             show(f"{waiting.name} waits for its fleet: any `edvit-tf fleet deploy` there takes it")
+
+    # Strange pictures make warnings of endlessly many texts, and Python would remember each.
+    warnings.filterwarnings("ignore", module="PIL")
 
     async def work() -> None:
         async with living():

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edvit_tf.cli.output import JsonOption, emit, show
+from edvit_tf.cli.wire import WireOption, WireQualityOption
 
 if TYPE_CHECKING:
     from edvit_tf.bundle.reader import Bundle
     from edvit_tf.fleet import Aggregator, Answer
+    from edvit_tf.fleet.wire import WireSettings
     from edvit_tf.rpc.tls import Credentials
 
     Ask = Callable[[Path], Awaitable[Answer]]
@@ -35,6 +37,8 @@ def infer(
         float | None,
         typer.Option("--deadline", min=0.01, max=600.0, help="Seconds for an answer (default: 2)."),
     ] = None,
+    wire: WireOption = "auto",
+    wire_quality: WireQualityOption = None,
     json: JsonOption = False,
 ) -> None:
     """Classify pictures or sounds: one line for each, as it comes."""
@@ -42,10 +46,11 @@ def infer(
 
     from edvit_tf.bundle.sample import find_samples
     from edvit_tf.errors import UsageError
+    from edvit_tf.fleet.wire import WireSettings
 
     if state and local:
         raise UsageError("give either --state (the fleet) or --local (a bundle in this process), not both")
-    bundle, asking = _choose(state, local, deadline)
+    bundle, asking = _choose(state, local, deadline, WireSettings(wire, wire_quality))
     paths = find_samples(images, bundle.manifest.input)
 
     async def work() -> None:
@@ -61,29 +66,35 @@ def infer(
 
 
 def _choose(
-    state: Path | None, local: Path | None, deadline: float | None
+    state: Path | None, local: Path | None, deadline: float | None, wire: "WireSettings"
 ) -> tuple["Bundle", AbstractAsyncContextManager["Ask"]]:
     """The bundle, and who answers: this process, the aggregator that runs, or one for this one call."""
     from edvit_tf.bundle.reader import open_bundle
     from edvit_tf.cli import local as in_process
     from edvit_tf.cli.trust import connect_in, keys_in
+    from edvit_tf.errors import UsageError
     from edvit_tf.fleet import Aggregator
     from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE
     from edvit_tf.fleet.hold import running
     from edvit_tf.fleet.state import default_folder, load
+    from edvit_tf.fleet.wire import DEFAULT_WIRE
 
     if local is not None:
         bundle = open_bundle(local)
-        opening = in_process.local_aggregator(bundle, deadline=deadline or in_process.DEADLINE)
+        opening = in_process.local_aggregator(bundle, deadline=deadline or in_process.DEADLINE, wire=wire)
         return bundle, _through(opening, bundle)
     folder = state or default_folder()
     bundle, deployment = load(folder)
     served = running(folder)
     if served is not None and served.grpc:
+        if wire != DEFAULT_WIRE:
+            raise UsageError(
+                "the aggregator that runs decides how pictures are sent: give --wire to edvit-tf serve"
+            )
         return bundle, _through_running(served.grpc, keys_in(folder).credentials, deadline)
     seconds = deadline or DEFAULT_DEADLINE
     return bundle, _through(
-        Aggregator(bundle, deployment, connect=connect_in(folder), deadline=seconds), bundle
+        Aggregator(bundle, deployment, connect=connect_in(folder), deadline=seconds, wire=wire), bundle
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.device.local import local_device
 from edvit_tf.fleet import Aggregator, Announced, Deployment
+from edvit_tf.fleet.wire import DEFAULT_WIRE, WireSettings
 from edvit_tf.rpc.edvit_pb2 import HelloRequest
 from edvit_tf.rpc.link import PROTOCOL, InProcessLink
 
@@ -14,7 +15,9 @@ DEADLINE = 120.0
 
 
 @asynccontextmanager
-async def local_aggregator(bundle: Bundle, *, deadline: float = DEADLINE) -> AsyncIterator[Aggregator]:
+async def local_aggregator(
+    bundle: Bundle, *, deadline: float = DEADLINE, wire: WireSettings = DEFAULT_WIRE
+) -> AsyncIterator[Aggregator]:
     """Load every sub-model here and answer through them.
 
     Raises:
@@ -34,6 +37,7 @@ async def local_aggregator(bundle: Bundle, *, deadline: float = DEADLINE) -> Asy
             deadline=deadline,
             connect=lambda address, _: InProcessLink(service, address),
             browse=False,
+            wire=wire,
         ) as aggregator:
             yield aggregator
     finally:

@@ -24,11 +24,11 @@ from edvit_tf.cli.idle_fleet import SIDE, IdleFleet, idle_bundle, idle_fleet
 from edvit_tf.errors import DeviceError
 from edvit_tf.fleet import Aggregator, Announced, at_address, deploy
 from edvit_tf.fleet.discover import Browser
-from edvit_tf.fleet.dispatch import encode
 from edvit_tf.fleet.keeper import Keeper
 from edvit_tf.fleet.state import FleetState
 from edvit_tf.rpc.certificates import device_name
 from edvit_tf.rpc.channel import CLIENT_OPTIONS, GrpcLink
+from edvit_tf.rpc.codecs import encode
 from edvit_tf.rpc.edvit_pb2 import InferRequest
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.tls import channel_credentials
@@ -125,7 +125,7 @@ def _request(bundle: Bundle, image: np.ndarray) -> bytes:
         bundle_version=manifest.version,
         submodels=[manifest.submodels[0].id],
         manifest=bytes(32),
-        picture=encode(image, manifest.input),
+        picture=encode(image),
     ).SerializeToString()
 
 

@@ -188,7 +188,9 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "id", "address", "state", "since", "runtime", "memory", "bundle", "sub-models")
+    table = Table(
+        "name", "id", "address", "state", "since", "runtime", "memory", "bundle", "sub-models", "sent"
+    )
     for row in rows:
         table.add_row(
             row.name,
@@ -200,6 +202,7 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
             f"{row.memory_mb:.0f} MB",
             f"version {row.bundle_version}" if row.bundle_version else "none",
             ", ".join(row.submodels) or "none",
+            f"{row.codec}, {row.sent_bytes / 1e6:,.1f} MB" if row.codec else "nothing",
         )
     show(table)
 

@@ -17,6 +17,7 @@ from edvit_tf.cli.units import (
     user_of_system_service,
 )
 from edvit_tf.cli.watchdog import living, notify
+from edvit_tf.cli.wire import WireOption, WireQualityOption
 
 if TYPE_CHECKING:
     from edvit_tf.fleet.hold import Running
@@ -41,6 +42,8 @@ def serve(
     picture_mb: Annotated[
         float, typer.Option(min=0.001, max=1000.0, help="Megabytes that a picture's file may have.")
     ] = 7.0,
+    wire: WireOption = "auto",
+    wire_quality: WireQualityOption = None,
     install_service: Annotated[
         bool, typer.Option("--install-service", help="Write a systemd unit that does this, and stop.")
     ] = False,
@@ -56,6 +59,7 @@ def serve(
     from edvit_tf.cli.fleet import deploy
     from edvit_tf.errors import MissingPackage
     from edvit_tf.fleet.state import default_folder
+    from edvit_tf.fleet.wire import WireSettings
     from edvit_tf.rpc.address import listen_address
 
     try:
@@ -72,11 +76,13 @@ def serve(
         grpc=listen_address(grpc, "--grpc"),
         bounds=Bounds(in_flight, int(picture_mb * MEGABYTE), deadline),
         passphrase=os.environ.get(PASSPHRASE, ""),
+        wire=WireSettings(wire, wire_quality),
     )
     if install_service:
         folder = settings.folder.absolute()
         given = [("--state", folder), ("--http", http), ("--grpc", grpc), ("--deadline", deadline)]
-        arguments = options([*given, ("--in-flight", in_flight), ("--picture-mb", picture_mb)])
+        given += [("--in-flight", in_flight), ("--picture-mb", picture_mb), ("--wire", wire)]
+        arguments = options([*given, ("--wire-quality", wire_quality)])
         service = Service(
             name="edvit-aggregator",
             description="The aggregator of an edvit-tf fleet",

@@ -19,9 +19,11 @@ from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
 from edvit_tf.fleet.budget import Budget
 from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
-from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch, encode
+from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch
 from edvit_tf.fleet.hello import DeviceStatus
 from edvit_tf.fleet.member import Connect, Member, Timing
+from edvit_tf.fleet.wire import DEFAULT_WIRE, Wire, WireSettings
+from edvit_tf.rpc.codecs import RAW
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 from edvit_tf.runtime.fusion import Fusion
@@ -53,6 +55,7 @@ class Aggregator:
         timing: intervals of connecting and keeping watch.
         trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
         on_change: called when a device comes to another state.
+        wire: in which codec pictures are sent; by default as each device's link needs it.
     """
 
     def __init__(
@@ -66,12 +69,14 @@ class Aggregator:
         timing: Timing | None = None,
         trial: bool = False,
         on_change: OnChange = lambda _: None,
+        wire: WireSettings = DEFAULT_WIRE,
     ) -> None:
         self._bundle = bundle
         self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
         self._deployment = deployment
         self._deadline = deadline
         self._fusion = Fusion(bundle)
+        self._wire = Wire(bundle.manifest.input, wire)
         self._browse = browse
         self._trial = trial
         self._connect = connect
@@ -154,7 +159,7 @@ class Aggregator:
     async def _classify(self, image: np.ndarray, deadline: float) -> Answer:
         start = time.monotonic()
         manifest = self._bundle.manifest
-        picture = encode(image, manifest.input)
+        picture = self._wire.picture(image, [member.pace for member in self._members.values()])
         routes = self._routes()
         self._budget.earn(len(routes))
         replies = await dispatch(
@@ -163,7 +168,7 @@ class Aggregator:
             picture,
             digest=self._digest,
             deadline=deadline,
-            on_reply=self._on_reply,
+            on_reply=partial(self._on_reply, deadline),
             retry=self._retry,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
@@ -183,10 +188,15 @@ class Aggregator:
             if device := self._answering(submodel):
                 parts.setdefault(device, []).append(submodel)
         return [
-            Route(device, self._members[device].name, link, tuple(sorted(submodels)))
+            self._route(self._members[device], link, submodels)
             for device, submodels in parts.items()
             if (link := self._members[device].asked) is not None
         ]
+
+    def _route(self, member: Member, link: Link, submodels: list[str]) -> Route:
+        codecs = member.hello.codecs if member.hello else ()
+        coding = self._wire.coding(codecs, member.pace)
+        return Route(member.id, member.name, link, tuple(sorted(submodels)), coding)
 
     async def _retry(self, route: Route) -> Route | None:
         """Whom to ask when the connection of a route broke: the same device again, when it is soon back.
@@ -223,14 +233,33 @@ class Aggregator:
         if device.id in self._members:
             self._members[device.id].seen(device)
 
-    def _on_reply(self, route: Route, reply: DeviceReply) -> None:
+    def _on_reply(self, deadline: float, route: Route, reply: DeviceReply) -> None:
         member = self._members.get(route.device)
         if member is None:
             return
+        if reply.codec:
+            member.sent(reply.codec, reply.sent_bytes)
+        self._measure(member, route.link, reply, deadline)
         if reply.error is not None:
             member.report(route.link, reply.error)
         else:
             member.answered(route.link, route.submodels, reply.interpreter_milliseconds / 1000)
+
+    def _measure(self, member: Member, link: Link, reply: DeviceReply, deadline: float) -> None:
+        """What a reply says of the link: of a late one that it takes the deadline at least."""
+        if reply.error is None:
+            took = reply.milliseconds - reply.interpreter_milliseconds - reply.decode_milliseconds
+        elif isinstance(reply.error, DeadlineError):
+            took = 1000 * deadline
+        else:
+            return
+        member.carried(
+            link,
+            reply.sent_bytes,
+            took / 1000,
+            raw=reply.codec == RAW,
+            decoding=reply.decode_milliseconds / 1000,
+        )
 
     def _nobody(self, start: float) -> DeadlineError:
         rows = self.status()
@@ -242,6 +271,7 @@ class Aggregator:
         while self._asking:  # every one of them ends by its deadline
             self._idle.clear()
             await self._idle.wait()
+        await self._wire.close()
         await cancel(list(self._tasks.values()))
 
 

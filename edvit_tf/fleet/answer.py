@@ -8,6 +8,7 @@ import numpy as np
 
 from edvit_tf.bundle.manifest import Manifest
 from edvit_tf.errors import DeviceError, EdvitError
+from edvit_tf.rpc.codecs import RAW
 from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
 
 
@@ -16,8 +17,9 @@ class DeviceReply:
     """One device's part in an answer.
 
     `features` maps sub-models to float32 [d]; it is empty when the device did not answer rightly, and `error`
-    says why. `milliseconds` is what the aggregator saw (0 when nothing came), `interpreter_milliseconds` what
-    the device says its interpreter took; the sizes are those of the messages, without gRPC's framing.
+    says why. `milliseconds` is what the aggregator saw (0 when nothing came), `interpreter_milliseconds` and
+    `decode_milliseconds` what the device says its interpreter and its codec took. `codec` is the one in which
+    the picture went to it, empty when it did not. The sizes are those of the messages, without gRPC's frames.
     """
 
     device: str
@@ -28,6 +30,8 @@ class DeviceReply:
     interpreter_milliseconds: float
     sent_bytes: int
     received_bytes: int
+    codec: str = RAW
+    decode_milliseconds: float = 0.0
     error: EdvitError | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -38,6 +42,9 @@ class DeviceReply:
             "submodels": list(self.submodels),
             "milliseconds": self.milliseconds,
             "interpreter_milliseconds": self.interpreter_milliseconds,
+            "codec": self.codec,
+            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.received_bytes,
             "error": self.error.message if self.error else "",
             "code": self.error.code if self.error else "",
         }

@@ -15,12 +15,12 @@ from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet.answer import features_of
 from edvit_tf.fleet.clones import refuse_clones
 from edvit_tf.fleet.discover import Announced, clean_text
-from edvit_tf.fleet.dispatch import encode
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.member import Connect
 from edvit_tf.fleet.rollout import Party, bearable, check_bearable, digest_of, roll
 from edvit_tf.fleet.transfer import OnProgress, Parcel, install, settle
 from edvit_tf.plan.greedy import Place, Work, greedy
+from edvit_tf.rpc.codecs import encode
 from edvit_tf.rpc.edvit_pb2 import Generation, HelloReply, Holding, InferRequest
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.runtimes import accepts
@@ -321,7 +321,7 @@ async def examine(link: Link, hello: HelloReply, bundle: Bundle, submodels: Sequ
             bundle_version=bundle.manifest.version,
             manifest=digest_of(bundle),
             submodels=[submodel],
-            picture=encode(vector.image, bundle.manifest.input),
+            picture=encode(vector.image),
         )
         reply = await link.infer(request, timeout=EXAMINE_SECONDS)
         feature = features_of(reply, request, bundle.manifest, who)[submodel]

@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from edvit_tf.bundle.manifest import InputSpec, Manifest
-from edvit_tf.errors import DeadlineError, EdvitError, LinkError, UsageError
+from edvit_tf.bundle.manifest import Manifest
+from edvit_tf.errors import DeadlineError, EdvitError, LinkError
 from edvit_tf.fleet.answer import DeviceReply, features_of
-from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest, Picture
+from edvit_tf.fleet.wire import Encoded
+from edvit_tf.rpc.codecs import EXACT, Coding
+from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
 from edvit_tf.rpc.link import Link, late
 
 DEFAULT_DEADLINE = 2.0
@@ -19,12 +19,13 @@ DEFAULT_DEADLINE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A device that is up and the sub-models to ask it for."""
+    """A device that is up, the sub-models to ask it for, and how it is best sent the picture."""
 
     device: str
     name: str
     link: Link
     submodels: tuple[str, ...]
+    coding: Coding = EXACT
 
 
 OnReply = Callable[[Route, DeviceReply], None]
@@ -32,27 +33,10 @@ OnReply = Callable[[Route, DeviceReply], None]
 Retry = Callable[[Route], Awaitable[Route | None]]
 
 
-def encode(image: np.ndarray, spec: InputSpec) -> Picture:
-    """Encode a picture uint8 [height, width, channels] for the wire.
-
-    Raises:
-        UsageError: when it has another shape or type than the bundle takes.
-    """
-    shape = (spec.height, spec.width, spec.channels)
-    if image.shape != shape or image.dtype != np.uint8:
-        raise UsageError(
-            f"the bundle takes pictures uint8 {list(shape)}, not {image.dtype} {list(image.shape)}: "
-            "edvit_tf.bundle.picture.prepare makes them"
-        )
-    return Picture(
-        codec="raw", height=spec.height, width=spec.width, channels=spec.channels, data=image.tobytes()
-    )
-
-
 async def dispatch(
     manifest: Manifest,
     routes: Sequence[Route],
-    picture: Picture,
+    picture: Encoded,
     *,
     digest: bytes = b"",
     deadline: float = DEFAULT_DEADLINE,
@@ -68,11 +52,10 @@ async def dispatch(
     instead, within the same deadline.
     """
     question = secrets.token_hex(8)
-    rest = InferRequest(picture=picture).SerializeToString()
     end = time.monotonic() + deadline
 
     async def ask(route: Route) -> DeviceReply:
-        reply = await _ask(manifest, route, _request(manifest, route, question, digest), rest, end)
+        reply = await _ask(manifest, route, _request(manifest, route, question, digest), picture, end)
         on_reply(route, reply)
         return reply
 
@@ -93,7 +76,9 @@ async def dispatch(
         if task.done() and not task.cancelled():
             replies.append(task.result())
         else:
-            replies.append(_failed(route, late(route.link.address, deadline)))
+            error = late(route.link.address, deadline)
+            size = picture.size(route.coding)
+            replies.append(_failed(route, error, coding=route.coding, sent=size))
             on_reply(route, replies[-1])
     return replies
 
@@ -110,8 +95,9 @@ def _request(manifest: Manifest, route: Route, question: str, digest: bytes) -> 
 
 
 async def _ask(
-    manifest: Manifest, route: Route, request: InferRequest, rest: bytes, end: float
+    manifest: Manifest, route: Route, request: InferRequest, picture: Encoded, end: float
 ) -> DeviceReply:
+    coding, rest = await picture.serialised(route.coding)
     sent = request.ByteSize() + len(rest)
     start = time.monotonic()
     reply: InferReply | None = None
@@ -120,7 +106,7 @@ async def _ask(
         features = features_of(reply, request, manifest, f"{route.name} ({route.link.address})")
     except EdvitError as error:
         received = reply.ByteSize() if reply is not None else 0
-        return _failed(route, error, sent=sent, received=received)
+        return _failed(route, error, coding=coding, sent=sent, received=received)
     return DeviceReply(
         device=route.device,
         name=route.name,
@@ -128,12 +114,16 @@ async def _ask(
         features=features,
         milliseconds=1000 * (time.monotonic() - start),
         interpreter_milliseconds=max(output.microseconds for output in reply.outputs) / 1000,
+        decode_milliseconds=reply.decode_microseconds / 1000,
+        codec=coding.codec,
         sent_bytes=sent,
         received_bytes=reply.ByteSize(),
     )
 
 
-def _failed(route: Route, error: EdvitError, *, sent: int = 0, received: int = 0) -> DeviceReply:
+def _failed(
+    route: Route, error: EdvitError, *, coding: Coding = EXACT, sent: int = 0, received: int = 0
+) -> DeviceReply:
     return DeviceReply(
         device=route.device,
         name=route.name,
@@ -141,6 +131,7 @@ def _failed(route: Route, error: EdvitError, *, sent: int = 0, received: int = 0
         features={},
         milliseconds=0.0,
         interpreter_milliseconds=0.0,
+        codec=coding.codec if sent else "",
         sent_bytes=sent,
         received_bytes=received,
         error=error,

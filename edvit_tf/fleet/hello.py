@@ -34,7 +34,8 @@ class State(Enum):
 class DeviceStatus:
     """One row of `fleet discover` and `fleet status`; 0 and empty where nothing is known.
 
-    `since` is when the device came to its state, in UTC as ISO 8601.
+    `since` is when the device came to its state, in UTC as ISO 8601. `codec` is the one in which it was last
+    sent a picture, `sent_bytes` what it was sent since the aggregator started.
     """
 
     id: str
@@ -51,6 +52,8 @@ class DeviceStatus:
     memory_mb: float
     submodels: tuple[str, ...]
     since: str = ""
+    codec: str = ""
+    sent_bytes: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The row as JSON."""

@@ -23,6 +23,7 @@ from edvit_tf.fleet.member import Connect, Member, Timing
 from edvit_tf.fleet.moving import MovingAggregator
 from edvit_tf.fleet.placing import UNKNOWN, host_of, parts_of
 from edvit_tf.fleet.state import FleetState, Known
+from edvit_tf.fleet.wire import DEFAULT_WIRE, WireSettings
 from edvit_tf.plan.failover import DEFAULT_POLICY, Host, Move, Part, Policy, plan
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.25
 CHANGE_SECONDS = 20.0
 # After a start devices come back by themselves, not all at once; nothing is moved because of that.
 START_PATIENCE_SECONDS = 15.0
+# The bytes that went to each device are written down no more often than this.
+SENT_SECONDS = 5.0
 # A device that refused something is not asked again for so long.
 REFUSED_SECONDS = 30.0
 
@@ -51,6 +54,7 @@ class Keeper:
         timing: intervals of connecting and keeping watch.
         policy: when something is moved.
         on_move, on_pause: called when a sub-model has moved, and when moving is paused or goes on.
+        wire: in which codec pictures are sent.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Keeper:
         policy: Policy = DEFAULT_POLICY,
         on_move: OnMove = lambda: None,
         on_pause: OnPause = lambda _: None,
+        wire: WireSettings = DEFAULT_WIRE,
     ) -> None:
         self._state = state
         self._connect = connect
@@ -73,12 +78,15 @@ class Keeper:
         self._policy = policy
         self._on_move = on_move
         self._on_pause = on_pause
+        self._wire = wire
         self._aggregator: MovingAggregator | None = None
         self._seen = -1
         self._histories: dict[str, History] = {}
         self._moving: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._releasing: dict[str, asyncio.Task[None]] = {}
         self._refusals: dict[tuple[str, str], tuple[float, str]] = {}
+        self._sent: dict[str, tuple[str, int]] = {}
+        self._sent_at = 0.0
         self._paused = ""
         self._stuck: dict[str, str] = {}
         # Writing waits for the disk, and one thread keeps the order.
@@ -122,6 +130,7 @@ class Keeper:
             timing=self._timing,
             trial=trial,
             on_change=self._on_change,
+            wire=self._wire,
         )
         await aggregator.__aenter__()
         return aggregator
@@ -158,6 +167,7 @@ class Keeper:
         """Begin what failover's plan says, and let go of what is held for nobody any more."""
         now = time.monotonic()
         parts, hosts = self._parts(now), self._hosts(now)
+        self._write_sent(now)
         made = plan(parts, hosts, self._policy)
         self._say_paused(made.paused)
         for submodel, reason in made.stuck.items():
@@ -254,6 +264,16 @@ class Keeper:
         """Keep what a device holds, when no change of its state does."""
         if member := self.aggregator.members.get(device):
             self._write_down(member)
+
+    def _write_sent(self, now: float) -> None:
+        if now - self._sent_at < SENT_SECONDS:
+            return
+        self._sent_at = now
+        for device, member in self.aggregator.members.items():
+            said = (member.codec, member.sent_bytes)
+            if member.codec and self._sent.get(device) != said:
+                self._sent[device] = said
+                self._write(self._state.sent, device, *said)
 
     def _write_down(self, member: Member, event: str = "") -> None:
         row = member.status()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
@@ -17,6 +17,7 @@ from edvit_tf.fleet.clones import cloned, is_another
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
+from edvit_tf.fleet.pace import Pace
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 
@@ -58,7 +59,8 @@ class Member:
     """A device and where it stands; `run` does not end until it is cancelled.
 
     `prepare` is called with the link after each hello: it sees to it that the device holds what it should,
-    and returns the hello that says so. `on_change` is called whenever the state is another one.
+    and returns the hello that says so. `on_change` is called whenever the state is another one. `codec` is
+    the one in which it was last sent a picture, `sent_bytes` what it was sent, `pace` how fast its link is.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class Member:
         self._hint = asyncio.Event()
         self._changed = asyncio.Event()
         self._on_change = on_change
+        self.pace = Pace()
+        self.codec = ""
+        self.sent_bytes = 0
         self.standing = Standing(State.CONNECTING, "", clock(), limits=self._timing.limits)
 
     @property
@@ -126,7 +131,8 @@ class Member:
     def status(self) -> DeviceStatus:
         """Where the device stands, with what it last said of itself."""
         since = time.time() - (self._clock() - self.standing.since)
-        return status_of(self._device, self.state, self.reason, self._hello, since)
+        row = status_of(self._device, self.state, self.reason, self._hello, since)
+        return replace(row, codec=self.codec, sent_bytes=self.sent_bytes)
 
     async def ready(self) -> None:
         """Wait until the device should be sent pictures."""
@@ -162,6 +168,17 @@ class Member:
         if link is self._link:
             measured = self._measured(submodels)
             self._stand(self.standing.answered(seconds, measured, self._clock()))
+
+    def sent(self, codec: str, size: int) -> None:
+        """Take word of a picture that went to the device, whatever became of it."""
+        self.codec = codec
+        self.sent_bytes += size
+
+    def carried(self, link: Link, size: int, seconds: float, *, raw: bool, decoding: float = 0.0) -> None:
+        """Take word of how long a picture was under way, beside the work on it; `size` is in bytes."""
+        if link is self._link:
+            pace = self.pace
+            self.pace = pace.sent_raw(size, seconds) if raw else pace.sent_coded(size, seconds, decoding)
 
     def refresh(self, hello: HelloReply) -> None:
         """Take what the device says of itself now."""
@@ -222,7 +239,9 @@ class Member:
             except DeadlineError as error:
                 self._stand(self.standing.missed(error, self._clock()))
             else:
-                self._stand(self.standing.beat(self._clock() - start, self._clock()))
+                took = self._clock() - start
+                self.pace = self.pace.beat(took)
+                self._stand(self.standing.beat(took, self._clock()))
                 await self._check_alone(link, self._hello)
             if not self.standing.connected:
                 return

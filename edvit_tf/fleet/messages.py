@@ -27,6 +27,9 @@ def reply_of(answer: Answer, request_id: str, manifest: Manifest) -> ClassifyRep
                 submodels=part.submodels,
                 milliseconds=part.milliseconds,
                 interpreter_milliseconds=part.interpreter_milliseconds,
+                codec=part.codec,
+                sent_bytes=part.sent_bytes,
+                received_bytes=part.received_bytes,
                 error=part.error.message if part.error else "",
                 code=part.error.code if part.error else "",
             )
@@ -36,7 +39,7 @@ def reply_of(answer: Answer, request_id: str, manifest: Manifest) -> ClassifyRep
 
 
 def answer_of(reply: ClassifyReply) -> Answer:
-    """The answer that a message carries, without features and sizes."""
+    """The answer that a message carries, without features."""
     return Answer(
         label=reply.label,
         probabilities=tuple(reply.probabilities),
@@ -54,8 +57,9 @@ def answer_of(reply: ClassifyReply) -> Answer:
                 features={},
                 milliseconds=part.milliseconds,
                 interpreter_milliseconds=part.interpreter_milliseconds,
-                sent_bytes=0,
-                received_bytes=0,
+                sent_bytes=part.sent_bytes,
+                received_bytes=part.received_bytes,
+                codec=part.codec,
                 error=EdvitError(part.error, code=part.code) if part.error else None,
             )
             for part in reply.devices

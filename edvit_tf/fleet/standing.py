@@ -65,12 +65,16 @@ async def _ask(devices: Sequence[Known], connect: Connect) -> list[Known]:
 def rows_of(devices: Sequence[Known]) -> list[DeviceStatus]:
     """The rows of `fleet status`."""
     return [
-        status_of(
-            Announced(device.address, device.id, device.name),
-            State(device.state or State.CONNECTING.value),
-            device.reason or ("it is being drained" if device.drained else ""),
-            HelloReply.FromString(device.hello) if device.hello else None,
-            device.since,
+        replace(
+            status_of(
+                Announced(device.address, device.id, device.name),
+                State(device.state or State.CONNECTING.value),
+                device.reason or ("it is being drained" if device.drained else ""),
+                HelloReply.FromString(device.hello) if device.hello else None,
+                device.since,
+            ),
+            codec=device.codec,
+            sent_bytes=device.sent_bytes,
         )
         for device in devices
     ]

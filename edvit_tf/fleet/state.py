@@ -66,6 +66,15 @@ CREATE TABLE event (
 );
 """
 
+# Not in the schema's first version: made in files of that version too.
+_SENT = """
+CREATE TABLE IF NOT EXISTS sent (
+    device TEXT PRIMARY KEY,
+    codec TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+)
+"""
+
 
 def default_folder() -> Path:
     """Return the folder for the user's data."""
@@ -77,7 +86,8 @@ def default_folder() -> Path:
 class Known:
     """A device of the fleet as the aggregator last knew it; `since` is in seconds of the wall clock.
 
-    `hello` are the bytes of the last `HelloReply`, empty when it has not answered yet.
+    `hello` are the bytes of the last `HelloReply`, empty when it has not answered yet. `codec` is the one in
+    which it was last sent a picture, `sent_bytes` what it was sent since the aggregator started.
     """
 
     id: str
@@ -88,6 +98,8 @@ class Known:
     reason: str
     since: float
     hello: bytes
+    codec: str = ""
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,7 @@ class FleetState:
                 "name another --state",
                 code="state.broken",
             )
+        self._database.execute(_SENT)
         self._database.execute("COMMIT")
 
     def __enter__(self) -> Self:
@@ -215,12 +228,13 @@ class FleetState:
         """The devices of the fleet, by name."""
         with self._reading() as database:
             rows = database.execute(
-                "SELECT id, name, address, drained, state, reason, since, hello FROM device "
+                "SELECT id, name, address, drained, state, reason, since, hello, "
+                "coalesce(codec, ''), coalesce(bytes, 0) FROM device LEFT JOIN sent ON id = device "
                 "WHERE NOT removed ORDER BY name, id"
             ).fetchall()
         return [
-            Known(id, name, address, bool(drained), state, reason, since, hello)
-            for id, name, address, drained, state, reason, since, hello in rows  # noqa: A001
+            Known(id, name, address, bool(drained), *rest)
+            for id, name, address, drained, *rest in rows  # noqa: A001
         ]
 
     def removed(self) -> frozenset[str]:
@@ -245,6 +259,11 @@ class FleetState:
             )
             if event:
                 _note(database, known.id, event)
+
+    def sent(self, device: str, codec: str, size: int) -> None:
+        """Write down in which codec a device is sent pictures, and how many bytes it was sent."""
+        with self._writing(lasting=False) as database:
+            database.execute("INSERT OR REPLACE INTO sent VALUES (?, ?, ?)", (device, codec, size))
 
     def drain(self, device: str, *, drained: bool) -> None:
         """Have a device hold nothing, or let it hold something again."""

@@ -16,7 +16,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings", "generations", "targets", "instance")
+    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings", "generations", "targets", "instance", "codecs")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class HelloReply(_message.Message):
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: str
     name: str
@@ -49,7 +50,8 @@ class HelloReply(_message.Message):
     generations: _containers.RepeatedCompositeFieldContainer[Generation]
     targets: _containers.RepeatedScalarFieldContainer[str]
     instance: bytes
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ...) -> None: ...
+    codecs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Generation(_message.Message):
     __slots__ = ("bundle", "version", "manifest", "settled", "holdings")
@@ -188,7 +190,7 @@ class Picture(_message.Message):
     def __init__(self, codec: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request_id", "bundle_version", "outputs", "manifest", "turn", "refused", "code")
+    __slots__ = ("request_id", "bundle_version", "outputs", "manifest", "turn", "refused", "code", "decode_microseconds")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +198,7 @@ class InferReply(_message.Message):
     TURN_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     bundle_version: int
     outputs: _containers.RepeatedCompositeFieldContainer[Output]
@@ -203,7 +206,8 @@ class InferReply(_message.Message):
     turn: int
     refused: str
     code: str
-    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., manifest: _Optional[bytes] = ..., turn: _Optional[int] = ..., refused: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    decode_microseconds: int
+    def __init__(self, request_id: _Optional[str] = ..., bundle_version: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., manifest: _Optional[bytes] = ..., turn: _Optional[int] = ..., refused: _Optional[str] = ..., code: _Optional[str] = ..., decode_microseconds: _Optional[int] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("submodel", "feature", "logits", "microseconds")
@@ -266,7 +270,7 @@ class ClassifyReply(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., label: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., complete: _Optional[bool] = ..., answered: _Optional[int] = ..., expected: _Optional[int] = ..., missing: _Optional[_Iterable[str]] = ..., weak_classes: _Optional[_Iterable[str]] = ..., milliseconds: _Optional[float] = ..., devices: _Optional[_Iterable[_Union[DevicePart, _Mapping]]] = ...) -> None: ...
 
 class DevicePart(_message.Message):
-    __slots__ = ("device", "name", "submodels", "milliseconds", "interpreter_milliseconds", "error", "code")
+    __slots__ = ("device", "name", "submodels", "milliseconds", "interpreter_milliseconds", "error", "code", "codec", "sent_bytes", "received_bytes")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBMODELS_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +278,9 @@ class DevicePart(_message.Message):
     INTERPRETER_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     device: str
     name: str
     submodels: _containers.RepeatedScalarFieldContainer[str]
@@ -281,7 +288,10 @@ class DevicePart(_message.Message):
     interpreter_milliseconds: float
     error: str
     code: str
-    def __init__(self, device: _Optional[str] = ..., name: _Optional[str] = ..., submodels: _Optional[_Iterable[str]] = ..., milliseconds: _Optional[float] = ..., interpreter_milliseconds: _Optional[float] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    codec: str
+    sent_bytes: int
+    received_bytes: int
+    def __init__(self, device: _Optional[str] = ..., name: _Optional[str] = ..., submodels: _Optional[_Iterable[str]] = ..., milliseconds: _Optional[float] = ..., interpreter_milliseconds: _Optional[float] = ..., error: _Optional[str] = ..., code: _Optional[str] = ..., codec: _Optional[str] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ...) -> None: ...
 
 class PairRequest(_message.Message):
     __slots__ = ("offer", "proof", "certificate")

@@ -281,6 +281,7 @@ def _preset(
 
 PRESETS: Mapping[str, ViTConfig] = {
     "vit-s16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=6, depth=12),
+    "vit-s32": _preset(ImageSize(224, 224, 3), patch=32, head_size=64, heads=6, depth=12),
     "vit-b16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=12, depth=12),
     "vit-l16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=16, depth=24),
     "fashion-vit": _preset(ImageSize(28, 28, 1), patch=7, head_size=16, heads=6, depth=4),

@@ -119,6 +119,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], Callable[[Path], Path], int, str]] = 
         1,
         "submodel-0.int8.tflite",
     ),
+    "unknown codec": (
+        ("infer", "--local", "MADE", "x.png", "--wire", "gif"),
+        text_file,
+        2,
+        "one of auto, raw",
+    ),
+    "quality without a codec": (
+        ("infer", "--local", "MADE", "x.png", "--wire-quality", "90"),
+        text_file,
+        2,
+        "needs --wire jpeg",
+    ),
     "no bundle": (("inspect", "MADE"), text_file, 1, "bundle"),
 }
 

@@ -11,7 +11,8 @@ import pytest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, DeviceError, EdvitError, LinkError, UsageError
 from edvit_tf.fleet.answer import DeviceReply, fused_answer, weak_classes
-from edvit_tf.fleet.dispatch import Route, dispatch, encode
+from edvit_tf.fleet.dispatch import Route, dispatch
+from edvit_tf.fleet.wire import DEFAULT_WIRE, Encoded, Wire
 from edvit_tf.rpc.edvit_pb2 import InferReply
 from tests.fleet.clock import now, run
 from tests.fleet.fakes import FakeDevice, Network, fleet_of, picture
@@ -32,7 +33,7 @@ def ask(
                 Route(device.id, device.name, network.connect(address), tuple(device.served))
                 for address, device in network.devices.items()
             ],
-            encode(picture(bundle), bundle.manifest.input),
+            Encoded(picture(bundle)),
             digest=hashlib.sha256(bundle.manifest_bytes).digest(),
             deadline=deadline,
             on_reply=lambda route, reply: (
@@ -62,6 +63,7 @@ def test_everyone_is_asked_at_once_with_the_same_picture(bundle: Bundle) -> None
         assert set(reply.features) == set(reply.submodels)
         assert reply.sent_bytes == request.ByteSize() > len(request.picture.data)
         assert reply.received_bytes > 0
+        assert reply.codec == "raw"
         assert reply.interpreter_milliseconds == pytest.approx(0.005)
 
 
@@ -89,9 +91,7 @@ def test_a_link_that_ignores_its_deadline_is_cut_off(bundle: Bundle) -> None:
 
     async def work() -> list[DeviceReply]:
         route = Route("d", "deaf", Deaf(), ("submodel-0",))  # type: ignore[arg-type]
-        return await dispatch(
-            bundle.manifest, [route], encode(picture(bundle), bundle.manifest.input), deadline=0.5
-        )
+        return await dispatch(bundle.manifest, [route], Encoded(picture(bundle)), deadline=0.5)
 
     (reply,) = run(work())
     assert isinstance(reply.error, DeadlineError)
@@ -186,7 +186,7 @@ def test_a_wrong_picture_is_refused_before_it_is_sent(bundle: Bundle, wrong: str
     image = picture(bundle)
     image = image[1:] if wrong == "shape" else image.astype(np.float32)
     with pytest.raises(UsageError, match="takes pictures uint8"):
-        encode(image, bundle.manifest.input)
+        Wire(bundle.manifest.input, DEFAULT_WIRE).picture(image, [])
 
 
 def test_weak_classes_are_those_that_nobody_left_knows(bundle: Bundle) -> None:

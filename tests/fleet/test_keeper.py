@@ -11,6 +11,7 @@ import pytest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet import Deployment, Timing
 from edvit_tf.fleet.keeper import Keeper
+from edvit_tf.fleet.standing import rows_of
 from edvit_tf.fleet.state import FleetState
 from edvit_tf.plan.failover import Policy
 from tests.fleet.fakes import FakeDevice, Network, device_id, fleet_of, picture
@@ -218,3 +219,20 @@ async def test_a_state_that_cannot_be_written_does_not_end_the_answers(
         it.network.devices["0"].alive = False
         await it.until(lambda: it.holder(0) != "0")
         assert await it.complete()
+
+
+async def test_what_went_to_each_device_is_written_down(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edvit_tf.fleet.keeper.SENT_SECONDS", 0.0)
+    async with kept(bundle, tmp_path) as it:
+        answer = await it.keeper.aggregator.classify(picture(bundle))
+        sent = {part.device: (part.codec, part.sent_bytes) for part in answer.devices}
+
+        def written() -> dict[str, tuple[str, int]]:
+            return {row.id: (row.codec, row.sent_bytes) for row in rows_of(it.state.devices()) if row.codec}
+
+        await it.until(lambda: written() == sent)
+        await it.keeper.aggregator.classify(picture(bundle))
+        twice = {device: (codec, 2 * size) for device, (codec, size) in sent.items()}
+        await it.until(lambda: written() == twice)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,7 +19,7 @@ from edvit_tf.device.identity import Identity
 from edvit_tf.device.membership import Membership
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import Facts
-from edvit_tf.errors import LinkError, TrustError
+from edvit_tf.errors import DeviceError, LinkError, TrustError
 from edvit_tf.fleet.discover import cleaned
 from edvit_tf.fleet.enrol import enrol
 from edvit_tf.fleet.keys import FleetKeys, make_keys
@@ -30,7 +31,8 @@ from edvit_tf.rpc.certificates import (
     parse_certificate,
     utc_now,
 )
-from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
+from edvit_tf.rpc.codecs import EXACT, JPEG, WEBP, Coding, decode, encode
+from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest, Picture
 from edvit_tf.rpc.pairing import read_code, stretch
 from tests.conftest import GOLDEN
 from tests.fuzz.mutate import Target
@@ -143,6 +145,29 @@ def certificates() -> Fuzzed:
         assert certificate.tbs_certificate_bytes == right.tbs_certificate_bytes
 
     return Fuzzed(take, [each.public_bytes(Encoding.DER) for each in (right, authority.certificate)])
+
+
+def wire_pictures() -> Fuzzed:
+    """The picture in a request to a device: refused, or decoded to the shape that the sub-model takes."""
+    codings = (EXACT, Coding(JPEG, 95), Coding(JPEG, 40), Coding(WEBP), Coding(WEBP, 80))
+    corpus: list[bytes] = []
+    for channels in (1, 3):
+        rows, columns = np.mgrid[:40, :48]
+        plane = 128 + 60 * np.sin(rows / 9) + 60 * np.cos(columns / 7)
+        image = np.repeat(plane[:, :, np.newaxis], channels, axis=2).astype(np.uint8)
+        corpus += [encode(image, coding).SerializeToString() for coding in codings]
+
+    def take(data: bytes) -> None:
+        try:
+            picture = Picture.FromString(data)
+        except DecodeError as error:
+            raise DeviceError("gRPC ends the call") from error
+        shape = (40, 48, 1 if picture.channels == 1 else 3)
+        decoded = decode(picture, shape)
+        assert decoded.shape == shape
+        assert decoded.dtype == np.uint8
+
+    return Fuzzed(take, corpus)
 
 
 class _Pairing:

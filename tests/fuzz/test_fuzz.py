@@ -23,6 +23,7 @@ TARGETS: dict[str, Making] = {
     "certificates": lambda _folder, _patch: targets.certificates(),
     "pairing requests": targets.pairing_requests,
     "pairing replies": targets.pairing_replies,
+    "wire pictures": lambda _folder, _patch: targets.wire_pictures(),
     "HTTP pictures": lambda _folder, _patch: http_pictures(),
 }
 LONG = pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])

@@ -48,6 +48,12 @@ class Metrics:
             ["device", "code"],
             registry=self._registry,
         )
+        self._device_bytes = Counter(
+            "edvit_device_bytes",
+            "Bytes of messages to a device and from it, by the codec of the picture.",
+            ["device", "direction", "codec"],
+            registry=self._registry,
+        )
         self._moves = Counter(
             "edvit_moves", "Sub-models that went to another device.", registry=self._registry
         )
@@ -74,6 +80,9 @@ class Metrics:
                 self._device_seconds.labels(part.device).observe(part.milliseconds / 1000)
             else:
                 self._device_failures.labels(part.device, part.error.code).inc()
+            if part.codec:
+                self._device_bytes.labels(part.device, "sent", part.codec).inc(part.sent_bytes)
+                self._device_bytes.labels(part.device, "received", part.codec).inc(part.received_bytes)
 
     def moved(self) -> None:
         """A sub-model went to another device."""

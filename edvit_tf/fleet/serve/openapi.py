@@ -126,6 +126,10 @@ _SCHEMAS: Json = {
         submodels=_TEXTS,
         milliseconds=_MILLISECONDS | {"description": "Until the device's answer came; 0 when none came."},
         interpreter_milliseconds=_MILLISECONDS,
+        codec={"enum": ["", "raw", "jpeg", "webp"]}
+        | {"description": "In which the picture went to the device; empty when it was not sent."},
+        sent_bytes=_COUNT,
+        received_bytes=_COUNT,
         error=_TEXT | {"description": "Why the device did not answer rightly, or empty."},
         code=_TEXT,
     ),

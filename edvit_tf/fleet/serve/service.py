@@ -18,6 +18,7 @@ from edvit_tf.fleet.serve.http import http_application
 from edvit_tf.fleet.serve.listen import HttpPort
 from edvit_tf.fleet.serve.metrics import Metrics
 from edvit_tf.fleet.state import FleetState
+from edvit_tf.fleet.wire import DEFAULT_WIRE, WireSettings
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.aggregator_channel import Classify, serve_aggregator
 from edvit_tf.rpc.edvit_pb2 import ClassifyReply, ClassifyRequest
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 class ServeSettings:
     """How to run an aggregator: the fleet's folder, where to listen, what is bounded.
 
-    `passphrase` opens the fleet's keys. `browse`: listen for devices that announce themselves.
+    `passphrase` opens the fleet's keys. `browse`: listen for devices that announce themselves. `wire`: in
+    which codec devices are sent pictures.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class ServeSettings:
     passphrase: str = ""
     browse: bool = True
     timing: Timing | None = None
+    wire: WireSettings = DEFAULT_WIRE
 
 
 async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) -> None:
@@ -64,6 +67,7 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
             timing=settings.timing,
             on_move=metrics.moved,
             on_pause=metrics.paused,
+            wire=settings.wire,
         )
         front = Front(lambda: keeper.aggregator, settings.bounds, metrics)
         async with keeper:

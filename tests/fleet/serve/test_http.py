@@ -35,6 +35,9 @@ async def test_a_picture_is_answered_as_the_aggregator_answers(bundle: Bundle) -
         for part in answer["devices"]:
             assert 0 < part["milliseconds"] <= answer["milliseconds"]
             assert part["error"] == ""
+            assert part["codec"] == "raw"
+            assert part["sent_bytes"] > picture(bundle).size
+            assert part["received_bytes"] > 0
 
 
 async def test_a_device_that_is_late_is_left_out_by_the_deadline(bundle: Bundle) -> None:
@@ -149,6 +152,10 @@ async def test_what_is_counted_can_be_scraped(bundle: Bundle) -> None:
         device = it.network.devices["0"]
         assert f'edvit_device_state{{device="{device.id}",name="{device.name}",state="up"}} 1.0' in text
         assert f'edvit_device_state{{device="{device.id}",name="{device.name}",state="down"}} 0.0' in text
+        (size,) = re.findall(
+            rf'edvit_device_bytes_total{{codec="raw",device="{device.id}",direction="sent"}} (\d+)', text
+        )
+        assert int(size) > picture(bundle).size
         assert "process_open_fds" in text
 
 
