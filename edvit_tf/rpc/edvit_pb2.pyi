@@ -233,6 +233,48 @@ class CertificateReply(_message.Message):
     certificate: bytes
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
+class JournalRequest(_message.Message):
+    __slots__ = ("last", "follow")
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    last: int
+    follow: bool
+    def __init__(self, last: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class JournalLine(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("call", "method", "message", "last", "outcome", "cancelled", "taken")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    method: str
+    message: bytes
+    last: bool
+    outcome: Outcome
+    cancelled: bool
+    taken: int
+    def __init__(self, call: _Optional[int] = ..., method: _Optional[str] = ..., message: _Optional[bytes] = ..., last: _Optional[bool] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., cancelled: _Optional[bool] = ..., taken: _Optional[int] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("status", "details", "code")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    details: str
+    code: str
+    def __init__(self, status: _Optional[str] = ..., details: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+
 class ClassifyRequest(_message.Message):
     __slots__ = ("picture", "milliseconds")
     PICTURE_FIELD_NUMBER: _ClassVar[int]

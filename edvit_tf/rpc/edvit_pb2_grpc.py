@@ -266,6 +266,237 @@ class Membership:
             _registered_method=True)
 
 
+class JournalStub:
+    """A device's own log: its last lines, and with `follow` those that come, until the caller goes.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Read = channel.unary_stream(
+                '/edvit.v1.Journal/Read',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.JournalRequest.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.JournalLine.FromString,
+                _registered_method=True)
+
+
+class JournalServicer:
+    """A device's own log: its last lines, and with `follow` those that come, until the caller goes.
+    """
+
+    def Read(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JournalServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Read': grpc.unary_stream_rpc_method_handler(
+                    servicer.Read,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.JournalRequest.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.JournalLine.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Journal', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Journal', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Journal:
+    """A device's own log: its last lines, and with `follow` those that come, until the caller goes.
+    """
+
+    @staticmethod
+    def Read(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edvit.v1.Journal/Read',
+            edvit__tf_dot_rpc_dot_edvit__pb2.JournalRequest.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.JournalLine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class InwardStub:
+    """What an aggregator offers to devices that cannot listen. Such a device opens the connection, both sides prove
+    themselves as always, and then it is asked over this stream: the methods of Device, Membership and Journal in frames.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Serve = channel.stream_stream(
+                '/edvit.v1.Inward/Serve',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+                _registered_method=True)
+
+
+class InwardServicer:
+    """What an aggregator offers to devices that cannot listen. Such a device opens the connection, both sides prove
+    themselves as always, and then it is asked over this stream: the methods of Device, Membership and Journal in frames.
+    """
+
+    def Serve(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_InwardServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Serve': grpc.stream_stream_rpc_method_handler(
+                    servicer.Serve,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Inward', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Inward', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Inward:
+    """What an aggregator offers to devices that cannot listen. Such a device opens the connection, both sides prove
+    themselves as always, and then it is asked over this stream: the methods of Device, Membership and Journal in frames.
+    """
+
+    @staticmethod
+    def Serve(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/edvit.v1.Inward/Serve',
+            edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RelayStub:
+    """For the owner's programs, at an aggregator that runs: the same stream to a device that has dialled in there. Which
+    one is in the metadata, `edvit-device`.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Open = channel.stream_stream(
+                '/edvit.v1.Relay/Open',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+                _registered_method=True)
+
+
+class RelayServicer:
+    """For the owner's programs, at an aggregator that runs: the same stream to a device that has dialled in there. Which
+    one is in the metadata, `edvit-device`.
+    """
+
+    def Open(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RelayServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Open': grpc.stream_stream_rpc_method_handler(
+                    servicer.Open,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Relay', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Relay', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Relay:
+    """For the owner's programs, at an aggregator that runs: the same stream to a device that has dialled in there. Which
+    one is in the metadata, `edvit-device`.
+    """
+
+    @staticmethod
+    def Open(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/edvit.v1.Relay/Open',
+            edvit__tf_dot_rpc_dot_edvit__pb2.Frame.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AggregatorStub:
     """What an aggregator that runs answers to the owner's programs: the same as HTTP's /v1/classify.
     """
