@@ -1,4 +1,4 @@
-"""gRPC: the link that crosses a network, and the server a device opens.
+"""gRPC: calls to a device over a channel, the link that opens one, and the server a device opens.
 
 The only place that knows gRPC's errors. A refusal travels as FAILED_PRECONDITION with our code beside it, so
 that `DeviceError("…", code="device.memory")` raised on the device is the same error at the aggregator.
@@ -76,23 +76,17 @@ SERVER_OPTIONS = [
 ]
 
 
-class GrpcLink:
-    """A link to the device at `address` ("host:port") over mutual TLS.
+class ChannelLink:
+    """Calls to a device over a channel of gRPC's kind, which is closed with it."""
 
-    Nothing is sent before the peer has proved that it holds the key of `device_id`; empty means any device of
-    the fleet.
-    """
-
-    def __init__(self, address: str, credentials: Credentials, device_id: str = "") -> None:
+    def __init__(self, address: str, channel: Any) -> None:
         self.address = address
-        self._credentials = credentials
-        self._pinned = bool(device_id)
         self._closed = False
-        self._open(device_id)
+        self._use(channel)
 
-    def _open(self, device_id: str) -> None:
-        self._channel = _channel(self.address, self._credentials, device_id)
-        self._stub = edvit_pb2_grpc.DeviceStub(self._channel)
+    def _use(self, channel: Any) -> None:
+        self._channel = channel
+        self._stub = edvit_pb2_grpc.DeviceStub(channel)
         self._conversation: Conversation | None = None
 
     def _asking(self) -> Conversation:
@@ -112,12 +106,6 @@ class GrpcLink:
         """Say hello."""
         with self._translated(timeout):
             reply: HelloReply = await self._stub.Hello(request, timeout=timeout)
-            if not self._pinned and len(reply.id) == ID_LENGTH:
-                # Some device of the fleet says who it is: from here on TLS makes it prove that.
-                self._pinned = True
-                await self._channel.close()
-                self._open(reply.id)
-                reply = await self._stub.Hello(request, timeout=timeout)
         return reply
 
     async def install(
@@ -163,13 +151,39 @@ class GrpcLink:
         try:
             yield
         except grpc.aio.AioRpcError as error:
+            if self._closed:
+                raise self._broken(None) from error
             raise _translate(error, self.address, timeout) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             # gRPC says the same when its channel was closed as when our own task is cancelled.
             task = asyncio.current_task()
             if not self._closed or (task is not None and task.cancelling()):
                 raise
-            raise LinkError(f"the connection to the device at {self.address} was closed") from error
+            raise self._broken(None) from error
+
+
+class GrpcLink(ChannelLink):
+    """A link to the device that listens at `address` ("host:port"), over mutual TLS.
+
+    Nothing is sent before the peer has proved that it holds the key of `device_id`; empty means any device of
+    the fleet.
+    """
+
+    def __init__(self, address: str, credentials: Credentials, device_id: str = "") -> None:
+        super().__init__(address, _channel(address, credentials, device_id))
+        self._credentials = credentials
+        self._pinned = bool(device_id)
+
+    async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
+        """Say hello."""
+        reply = await super().hello(request, timeout=timeout)
+        if not self._pinned and len(reply.id) == ID_LENGTH:
+            # Some device of the fleet says who it is: from here on TLS makes it prove that.
+            self._pinned = True
+            await self._channel.close()
+            self._use(_channel(self.address, self._credentials, reply.id))
+            reply = await super().hello(request, timeout=timeout)
+        return reply
 
 
 def _channel(address: str, credentials: Credentials, device_id: str) -> Any:
@@ -195,7 +209,7 @@ _HANDSHAKES = {
 }
 
 
-def _refused_handshake(details: str, address: str) -> TrustError | None:
+def refused_handshake(details: str, address: str) -> TrustError | None:
     for sign, (code, meaning) in _HANDSHAKES.items():
         if sign in details:
             return TrustError(f"nothing was sent to {address}: {meaning}", code=code)
@@ -213,7 +227,7 @@ def _translate(error: Any, address: str, timeout: float) -> EdvitError:
         case status.PERMISSION_DENIED:
             return TrustError(details, code="trust.aggregator")
         case status.UNAVAILABLE | status.CANCELLED:
-            if refused := _refused_handshake(details, address):
+            if refused := refused_handshake(details, address):
                 return refused
             if details.startswith("failed to connect") and details.endswith("Socket closed"):
                 return LinkError(
@@ -346,6 +360,13 @@ async def _demand_aggregator(context: Any) -> None:
         )
 
 
+def add_device(server: Any, handler: Handler, renew: Renew | None = None) -> None:
+    """Have a server, gRPC's own or the end of a tunnel, answer what a device answers."""
+    edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
+    if renew is not None:
+        edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
+
+
 async def serve_grpc(
     handler: Handler,
     address: str,
@@ -364,9 +385,7 @@ async def serve_grpc(
     server = grpc.aio.server(
         interceptors=[OnlyAggregators()], options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
-    edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
-    if renew is not None:
-        edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
+    add_device(server, handler, renew)
     host = f"[{address}]" if ":" in address else address
     try:
         bound = server.add_secure_port(f"{host}:{port}", server_credentials(credentials))
