@@ -1,4 +1,4 @@
-"""An address to listen on: "host:port"."""
+"""Addresses to listen on and to connect to: "host:port"."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -39,3 +39,15 @@ def listen_address(text: str, option: str) -> Address:
             f"not {text!r}"
         )
     return Address(plain, int(port))
+
+
+def dialled_address(text: str, option: str) -> str:
+    """Read where to connect to, a host's name or address and a port, as was given for `option`.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"{option} takes host:port, for example 192.168.1.10:7436, not {text!r}")
+    return text

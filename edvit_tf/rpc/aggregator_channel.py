@@ -15,6 +15,7 @@ from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.certificates import AGGREGATOR
 from edvit_tf.rpc.channel import CLIENT_OPTIONS, CODE_KEY, SERVER_OPTIONS, OnlyAggregators, Server
 from edvit_tf.rpc.edvit_pb2 import ClassifyReply, ClassifyRequest
+from edvit_tf.rpc.relay import TunnelTo, add_relay
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
 
 Classify = Callable[[ClassifyRequest], Awaitable[ClassifyReply]]
@@ -44,15 +45,22 @@ class _Servicer:
 
 
 async def serve_aggregator(
-    classify: Classify, address: Address, credentials: Callable[[], Credentials]
+    classify: Classify,
+    address: Address,
+    credentials: Callable[[], Credentials],
+    tunnel_to: TunnelTo | None = None,
 ) -> Server:
     """Serve `classify`, which raises `EdvitError`, to whoever has an aggregator's certificate.
+
+    With `tunnel_to` they reach the devices that have dialled in, too.
 
     Raises:
         LinkError: `link.port`: the port is taken or the address is not this machine's.
     """
     server = grpc.aio.server(interceptors=[OnlyAggregators()], options=SERVER_OPTIONS)
     edvit_pb2_grpc.add_AggregatorServicer_to_server(_Servicer(classify), server)
+    if tunnel_to is not None:
+        add_relay(server, tunnel_to)
     try:
         port = server.add_secure_port(str(address), server_credentials(credentials))
     except RuntimeError as error:

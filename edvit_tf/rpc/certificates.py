@@ -6,7 +6,9 @@ holds the key whose SHA-256 is the id; every device is `device.edvit` too. An ag
 """
 
 import hashlib
+import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +30,7 @@ CERTIFICATE_LIFE = timedelta(days=365)
 # Clocks differ, and a board without a battery for its clock wakes up in the past.
 BACKDATED = timedelta(days=1)
 LARGEST_CERTIFICATE_BYTES = 16 * 1024
+_DEVICE_NAME = re.compile(rf"([0-9a-f]{{32}})\.([0-9a-f]{{32}})\.{re.escape(ANY_DEVICE)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ def fingerprint(certificate: x509.Certificate) -> bytes:
 def device_name(device_id: str) -> str:
     """The name of the one device with this id; a label of a DNS name has at most 63 characters."""
     return f"{device_id[:32]}.{device_id[32:]}.{ANY_DEVICE}"
+
+
+def device_of(names: Iterable[str]) -> str:
+    """The id of the device that bears these names, empty when none of them is a device's."""
+    found = [match for name in names if (match := _DEVICE_NAME.fullmatch(name))]
+    return "".join(found[0].groups()) if found else ""
 
 
 def new_authority(now: datetime) -> Authority:

@@ -5,6 +5,7 @@ that `DeviceError("…", code="device.memory")` raised on the device is the same
 """
 
 import asyncio
+import inspect
 import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -210,6 +211,7 @@ _HANDSHAKES = {
 
 
 def refused_handshake(details: str, address: str) -> TrustError | None:
+    """What gRPC's words for a failed handshake with `address` mean; None when they are of something else."""
     for sign, (code, meaning) in _HANDSHAKES.items():
         if sign in details:
             return TrustError(f"nothing was sent to {address}: {meaning}", code=code)
@@ -344,6 +346,9 @@ def _checked(behaviour: Any) -> Any:
 
 
 def _checked_stream(behaviour: Any) -> Any:
+    if inspect.iscoroutinefunction(behaviour):
+        return _checked(behaviour)  # it reads and writes by the context
+
     async def checked(requests: Any, context: Any) -> AsyncGenerator[Any, None]:
         await _demand_aggregator(context)
         async with aclosing(behaviour(requests, context)) as replies:

@@ -4,7 +4,6 @@ Both sides prove themselves as on a device's own port, with the same certificate
 `Tunnel`, over which the aggregator asks and the device answers.
 """
 
-import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,43 +15,32 @@ import grpc.aio
 from edvit_tf.errors import LinkError, ProtocolError, TrustError
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.address import Address
-from edvit_tf.rpc.certificates import AGGREGATOR, ANY_DEVICE, device_of
+from edvit_tf.rpc.certificates import AGGREGATOR, device_of
 from edvit_tf.rpc.channel import (
     CLIENT_OPTIONS,
-    HANDSHAKE_SECONDS,
     SERVER_OPTIONS,
-    ChannelLink,
     Server,
     refused_handshake,
 )
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
-from edvit_tf.rpc.tunnel import Answer, Tunnel
-from edvit_tf.rpc.tunnelled import TunnelChannel
+from edvit_tf.rpc.tunnel import Answer, ServerStream, Tunnel
 
 # Devices that have dialled in, and strangers in their handshake.
 MOST_CONNECTIONS = 512
 # Who has a certificate and says nothing has no use for a connection.
 IDLE_SECONDS = 10
-DEVICE_KEY = "edvit-device"
 
 # A device (its id) at an address ("host:port") has opened a tunnel, which lasts as long as the context.
 # Raises TrustError when it is not welcome.
 Welcome = Callable[[str, str, Tunnel], AbstractContextManager[None]]
 
 _SERVER_OPTIONS = [
-    *[option for option in SERVER_OPTIONS if option[0] not in ("grpc.max_allowed_incoming_connections",)],
+    *SERVER_OPTIONS,
+    # Of two settings with one name the later counts.
     ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
     ("grpc.max_concurrent_streams", 1),
     ("grpc.max_connection_idle_ms", 1000 * IDLE_SECONDS),
 ]
-
-
-class _ServerStream:
-    """The server's side of a stream, as a `Tunnel` takes it."""
-
-    def __init__(self, context: Any) -> None:
-        self.read = context.read
-        self.write = context.write
 
 
 class _InwardServicer:
@@ -65,7 +53,7 @@ class _InwardServicer:
         device = device_of([name.decode(errors="replace") for name in names])
         if not device:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "only a device of the fleet may dial in")
-        tunnel = Tunnel(_ServerStream(context))
+        tunnel = Tunnel(ServerStream(context))
         try:
             with self._welcome(device, _host_and_port(context.peer()), tunnel):
                 await tunnel.run()
@@ -77,9 +65,7 @@ class _InwardServicer:
             pass  # the stream broke
 
 
-async def serve_inward(
-    welcome: Welcome, address: Address, credentials: Callable[[], Credentials]
-) -> Server:
+async def serve_inward(welcome: Welcome, address: Address, credentials: Callable[[], Credentials]) -> Server:
     """Wait at `address` for devices that dial in.
 
     Raises:
@@ -91,8 +77,8 @@ async def serve_inward(
         port = server.add_secure_port(str(address), server_credentials(credentials))
     except RuntimeError as error:
         raise LinkError(
-            f"cannot listen on {address}: choose another --listen (port 0 takes any free one) or stop what is "
-            "using it",
+            f"cannot listen on {address}: choose another --listen (port 0 takes any free one) or stop what "
+            "is using it",
             code="link.port",
         ) from error
     await server.start()
@@ -119,27 +105,6 @@ async def dial(
             raise _translated(error, address) from error
         finally:
             call.cancel()
-
-
-class RelayedLink(ChannelLink):
-    """A link to a device that has dialled in at the aggregator which runs at `relay` ("host:port").
-
-    `device` is its id, or the address under which the aggregator knows it.
-    """
-
-    def __init__(self, address: str, relay: str, credentials: Credentials, device: str) -> None:
-        options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", AGGREGATOR)]
-        self._outer = grpc.aio.secure_channel(relay, channel_credentials(credentials), options=options)
-        call = edvit_pb2_grpc.RelayStub(self._outer).Open(metadata=((DEVICE_KEY, device),))
-        tunnel = Tunnel(call)
-        self._running = _task(tunnel)
-        super().__init__(address, TunnelChannel(tunnel))
-
-    async def close(self) -> None:
-        """Let go of the device, and of the aggregator."""
-        await super().close()
-        self._running.cancel()
-        await self._outer.close()
 
 
 def _host_and_port(peer: str) -> str:

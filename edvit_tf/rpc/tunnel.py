@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import grpc
 import grpc.aio
@@ -18,10 +18,12 @@ from edvit_tf.errors import ProtocolError
 from edvit_tf.rpc.edvit_pb2 import Frame, Outcome
 
 WINDOW = 16
-# Calls that one end answers at once, and messages that wait to be written: a heartbeat is behind no more of them.
+# Calls that one end answers at once, and messages that wait to be written, behind which a heartbeat may be.
 MOST_CALLS = 64
 MOST_WAITING = 2
 BUSY = "Concurrent RPC limit exceeded"
+# A frame has to fit into a message of gRPC.
+MESSAGE_BYTES = (8 << 20) - 1024
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,14 @@ class Stream(Protocol):
     async def write(self, frame: Frame) -> None:
         """Send a frame, when there is room for it."""
         ...
+
+
+class ServerStream:
+    """The server's side of a stream, by gRPC's context."""
+
+    def __init__(self, context: Any) -> None:
+        self.read = context.read
+        self.write = context.write
 
 
 class Exchange:
@@ -60,6 +70,10 @@ class Exchange:
         while self._under_way >= WINDOW and self.outcome is None:
             self._moved.clear()
             await self._moved.wait()
+        if len(message) > MESSAGE_BYTES:
+            self.cancel(
+                Outcome(status="RESOURCE_EXHAUSTED", details=f"it is larger than max {MESSAGE_BYTES}")
+            )
         if self.outcome is not None:
             raise asyncio.InvalidStateError("the call is over")
         self._under_way += 1
@@ -83,12 +97,12 @@ class Exchange:
             self._taken = 0
         return message
 
-    def cancel(self) -> None:
+    def cancel(self, outcome: Outcome | None = None) -> None:
         """Wait for it no longer, and tell the other end."""
         if self.outcome is None:
             self._tunnel.forget(self._number)
             self._tunnel.put(Frame(call=self._number, cancelled=True))
-            self.end(Outcome(status="CANCELLED"))
+            self.end(outcome or Outcome(status="CANCELLED"))
 
     def end(self, outcome: Outcome) -> None:
         """It is over; what came before can still be received."""
@@ -116,6 +130,14 @@ class Exchange:
         self._moved.set()
 
 
+class _Nothing:
+    async def read(self) -> Any:
+        return grpc.aio.EOF
+
+    async def write(self, frame: Frame) -> None:
+        del frame
+
+
 Answer = Callable[[str, Exchange], Awaitable[Outcome]]
 
 
@@ -141,6 +163,13 @@ class Tunnel:
     def ended(self) -> bool:
         """Whether nothing can be asked any more."""
         return self._ended is not None
+
+    @classmethod
+    def over(cls, reason: str) -> Self:
+        """A tunnel that has ended: all that it is asked fails for this reason."""
+        tunnel = cls(_Nothing())
+        tunnel._ended = Outcome(status="UNAVAILABLE", details=reason)
+        return tunnel
 
     def open(self, method: str) -> Exchange:
         """Begin a call, such as "/edvit.v1.Device/Hello"."""

@@ -1,6 +1,7 @@
 """The ends of a tunnel in gRPC's terms: what generated stubs take for a channel, and servicers for a server.
 
-So a device that dialled in is asked by the same stubs, and answers by the same servicers, as one that listens.
+So a device that dialled in is asked by the same stubs, and answers by the same servicers, as one that
+listens.
 """
 
 import asyncio
@@ -222,7 +223,7 @@ class _Context:
         )
 
 
-class _Aborted(Exception):  # noqa: N818 (control flow, as in gRPC)
+class _Aborted(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.details)
         self.outcome = outcome

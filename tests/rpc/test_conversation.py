@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edvit_tf.errors import DeadlineError, DeviceError, LinkError
-from edvit_tf.rpc.channel import GrpcLink
+from edvit_tf.rpc.channel import ChannelLink
 from edvit_tf.rpc.conversation import Answering
 from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
 from tests.rpc.handlers import Echo
-from tests.rpc.test_link import over_grpc
+from tests.rpc.test_link import Opening, over_a_network
 
 
 class Slow(Echo):
@@ -32,9 +32,10 @@ def question(name: str, hundredths: int) -> InferRequest:
     return InferRequest(request_id=name, bundle_version=hundredths)
 
 
-async def test_answers_overtake_each_other_and_each_reaches_its_asker() -> None:
+@over_a_network
+async def test_answers_overtake_each_other_and_each_reaches_its_asker(opening: Opening) -> None:
     handler = Slow()
-    async with over_grpc(handler) as link:
+    async with opening(handler) as link:
         slow = asyncio.create_task(link.infer(question("slow", 50), timeout=10))
         await asyncio.sleep(0.1)
         quick = await asyncio.gather(
@@ -45,15 +46,17 @@ async def test_answers_overtake_each_other_and_each_reaches_its_asker() -> None:
         assert (await slow).request_id == "slow"
 
 
-async def test_the_same_request_id_twice_is_two_questions() -> None:
-    async with over_grpc(Slow()) as link:
+@over_a_network
+async def test_the_same_request_id_twice_is_two_questions(opening: Opening) -> None:
+    async with opening(Slow()) as link:
         replies = await asyncio.gather(*(link.infer(question("q", 1), timeout=10) for _ in range(5)))
         assert len(replies) == 5
 
 
-async def test_a_question_that_is_given_up_is_withdrawn_and_the_others_go_on() -> None:
+@over_a_network
+async def test_a_question_that_is_given_up_is_withdrawn_and_the_others_go_on(opening: Opening) -> None:
     handler = Slow()
-    async with over_grpc(handler) as link:
+    async with opening(handler) as link:
         other = asyncio.create_task(link.infer(question("other", 60), timeout=10))
         with pytest.raises(DeadlineError):
             await link.infer(question("late", 10_000), timeout=0.2)
@@ -63,28 +66,31 @@ async def test_a_question_that_is_given_up_is_withdrawn_and_the_others_go_on() -
         assert handler.finished == ["other", "next"]
 
 
-async def test_a_part_that_is_serialised_already_is_a_part_of_the_request() -> None:
-    async with over_grpc(Echo()) as link:
+@over_a_network
+async def test_a_part_that_is_serialised_already_is_a_part_of_the_request(opening: Opening) -> None:
+    async with opening(Echo()) as link:
         rest = InferRequest(bundle_version=7).SerializeToString()
         reply = await link.infer(InferRequest(request_id="q"), timeout=10, rest=rest)
         assert (reply.request_id, reply.bundle_version) == ("q", 7)
 
 
-async def test_a_stream_that_broke_is_an_error_for_all_and_a_new_one_is_opened() -> None:
+@over_a_network
+async def test_a_stream_that_broke_is_an_error_for_all_and_a_new_one_is_opened(opening: Opening) -> None:
     handler = Slow()
-    async with over_grpc(handler) as link:
+    async with opening(handler) as link:
         asked = [asyncio.create_task(link.infer(question("q", 1000), timeout=10)) for _ in range(3)]
         await asyncio.sleep(0.2)
-        assert isinstance(link, GrpcLink)
+        assert isinstance(link, ChannelLink)
         await link._asking().close()
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(result, LinkError) for result in results)
         assert (await link.infer(question("again", 0), timeout=10)).request_id == "again"
 
 
-async def test_a_stream_that_broke_leaves_no_task_behind() -> None:
-    async with over_grpc(Slow()) as link:
-        assert isinstance(link, GrpcLink)
+@over_a_network
+async def test_a_stream_that_broke_leaves_no_task_behind(opening: Opening) -> None:
+    async with opening(Slow()) as link:
+        assert isinstance(link, ChannelLink)
         await link.infer(question("q", 0), timeout=10)
         broken = link._asking()
         broken._call.cancel()
@@ -114,8 +120,9 @@ async def test_what_is_cancelled_before_it_begins_takes_no_place() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_refusal_is_an_answer() -> None:
-    async with over_grpc(Echo(error=DeviceError("no room", code="device.memory"))) as link:
+@over_a_network
+async def test_a_refusal_is_an_answer(opening: Opening) -> None:
+    async with opening(Echo(error=DeviceError("no room", code="device.memory"))) as link:
         for _ in range(3):
             with pytest.raises(DeviceError, match="no room") as caught:
                 await link.infer(InferRequest(), timeout=5)

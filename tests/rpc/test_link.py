@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from edvit_tf.errors import DeadlineError, DeviceError, EdvitError, LinkError, ProtocolError
-from edvit_tf.rpc.channel import MESSAGE_BYTES, GrpcLink, check_free, serve_grpc
+from edvit_tf.errors import DeadlineError, DeviceError, EdvitError, LinkError, ProtocolError, UsageError
+from edvit_tf.rpc.address import Address
+from edvit_tf.rpc.aggregator_channel import serve_aggregator
+from edvit_tf.rpc.channel import MESSAGE_BYTES, ChannelLink, GrpcLink, add_device, check_free, serve_grpc
 from edvit_tf.rpc.edvit_pb2 import (
+    ClassifyReply,
+    ClassifyRequest,
     HelloRequest,
     InferReply,
     InferRequest,
@@ -18,7 +22,11 @@ from edvit_tf.rpc.edvit_pb2 import (
     InstallRequest,
     Picture,
 )
+from edvit_tf.rpc.inward import dial, serve_inward
 from edvit_tf.rpc.link import PROTOCOL, Handler, InProcessLink, Link, check_protocol
+from edvit_tf.rpc.relay import RelayedLink
+from edvit_tf.rpc.tunnel import Tunnel
+from edvit_tf.rpc.tunnelled import TunnelChannel, TunnelServer
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
 
@@ -43,10 +51,72 @@ async def over_grpc(handler: Handler) -> AsyncIterator[Link]:
         await server.stop(0)
 
 
-@pytest.fixture(params=[in_process, over_grpc])
+@asynccontextmanager
+async def dialled_in(handler: Handler) -> AsyncIterator[Link]:
+    async with dialling(handler) as (_, tunnel, _):
+        link = ChannelLink("dialled", TunnelChannel(tunnel))
+        try:
+            yield link
+        finally:
+            await link.close()
+
+
+@asynccontextmanager
+async def relayed(handler: Handler) -> AsyncIterator[Link]:
+    """As another program of the owner reaches a device that has dialled in at the aggregator."""
+    async with dialling(handler) as (fleet, tunnel, device_id):
+
+        def tunnel_to(device: str) -> Tunnel:
+            return tunnel if device == device_id else Tunnel.over("it has not dialled in")
+
+        async def nothing(request: ClassifyRequest) -> ClassifyReply:
+            raise UsageError(f"no pictures here: {len(request.picture)}")
+
+        server = await serve_aggregator(nothing, Address("127.0.0.1", 0), fleet.aggregator, tunnel_to)
+        link = RelayedLink("dialled", f"127.0.0.1:{server.port}", fleet.aggregator(), device_id)
+        try:
+            yield link
+        finally:
+            await link.close()
+            await server.stop(0)
+
+
+@asynccontextmanager
+async def dialling(handler: Handler) -> AsyncIterator[tuple[TestFleet, Tunnel, str]]:
+    """A device that has dialled in: its fleet, the tunnel to it, and its id."""
+    fleet = TestFleet()
+    device_id, credentials = fleet.device()
+    there: asyncio.Future[tuple[str, Tunnel]] = asyncio.get_running_loop().create_future()
+
+    @contextlib.contextmanager
+    def welcome(device: str, address: str, tunnel: Tunnel) -> Iterator[None]:
+        assert address.startswith("127.0.0.1:")
+        there.set_result((device, tunnel))
+        yield
+
+    server = await serve_inward(welcome, Address("127.0.0.1", 0), fleet.aggregator)
+    answering = TunnelServer()
+    add_device(answering, handler)
+    calling = asyncio.create_task(
+        dial(f"127.0.0.1:{server.port}", credentials, answering.answer, lambda: None)
+    )
+    device, tunnel = await there
+    assert device == device_id
+    try:
+        yield fleet, tunnel, device_id
+    finally:
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        await server.stop(0)
+
+
+@pytest.fixture(params=[in_process, over_grpc, dialled_in, relayed])
 def opening(request: pytest.FixtureRequest) -> Opening:
     made: Opening = request.param
     return made
+
+
+over_a_network = pytest.mark.parametrize("opening", [over_grpc, dialled_in, relayed])
 
 
 async def chunks(number: int) -> AsyncIterator[InstallRequest]:
@@ -122,25 +192,29 @@ async def test_nobody_there_is_a_link_error() -> None:
     await link.close()
 
 
-async def test_a_bug_in_a_device_is_a_device_error() -> None:
+@over_a_network
+async def test_a_bug_in_a_device_is_a_device_error(opening: Opening) -> None:
     class Broken(Echo):
         async def infer(self, request: InferRequest) -> InferReply:
             raise ZeroDivisionError(request.request_id)
 
-    async with over_grpc(Broken()) as link:
+    async with opening(Broken()) as link:
         with pytest.raises(DeviceError, match="failed"):
             await link.infer(InferRequest(), timeout=5)
 
 
-async def test_a_message_beyond_the_limit_is_refused() -> None:
+@over_a_network
+async def test_a_message_beyond_the_limit_is_refused(opening: Opening) -> None:
     picture = Picture(data=bytes(MESSAGE_BYTES + 1))
-    async with over_grpc(Echo()) as link:
+    async with opening(Echo()) as link:
         with pytest.raises(DeviceError, match="larger than max"):
             await link.infer(InferRequest(picture=picture), timeout=5)
+        assert (await link.infer(InferRequest(request_id="q"), timeout=5)).request_id == "q"
 
 
-async def test_a_closed_link_ends_its_calls() -> None:
-    async with over_grpc(Echo(delay=10)) as link:
+@over_a_network
+async def test_a_closed_link_ends_its_calls(opening: Opening) -> None:
+    async with opening(Echo(delay=10)) as link:
         call = asyncio.create_task(link.infer(InferRequest(), timeout=30))
         await asyncio.sleep(0.1)
         await link.close()
