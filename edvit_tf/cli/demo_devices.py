@@ -169,10 +169,11 @@ class ThrowAwayFleet:
 
 
 @contextmanager
-def device_fleet(names: Sequence[str], folder: Path) -> Iterator[ThrowAwayFleet]:
+def device_fleet(names: Sequence[str], folder: Path, *, dial: str = "") -> Iterator[ThrowAwayFleet]:
     """Make keys in `folder`/fleet, and devices, started side by side, that have joined with a one-use token.
 
-    All processes are gone when the block ends, however it ends.
+    With `dial` ("host:port") they listen nowhere once they have joined, and dial in there. All processes are
+    gone when the block ends, however it ends.
     """
     state = folder / "fleet"
     keys = make_keys(state)
@@ -181,7 +182,8 @@ def device_fleet(names: Sequence[str], folder: Path) -> Iterator[ThrowAwayFleet]
 
     def made(name: str) -> DeviceProcess:
         token = tokens.issue(authority, life=TOKEN_LIFE)
-        return DeviceProcess(name, folder, options=("--join", str(token)))
+        options = ["--join", str(token), *(("--dial", dial) if dial else ())]
+        return DeviceProcess(name, folder, options=options)
 
     fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys)
     with ExitStack() as exits:

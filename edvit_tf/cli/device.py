@@ -45,6 +45,14 @@ JoinOption = Annotated[
 ]
 
 
+DialOption = Annotated[
+    str,
+    typer.Option(
+        "--dial", help="Listen nowhere, and open the connection to an aggregator (serve --listen): host:port."
+    ),
+]
+
+
 @app.command("run")
 def run(
     name: NameOption = "",
@@ -53,6 +61,7 @@ def run(
     interface: InterfaceOption = "0.0.0.0",  # noqa: S104
     memory_mb: MemoryOption = None,
     join: JoinOption = None,
+    dial: DialOption = "",
     json: JsonOption = False,
 ) -> None:
     """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C.
@@ -78,13 +87,16 @@ def run(
         interface=interface,
         memory_bytes=None if memory_mb is None else int(memory_mb * MEGABYTE),
         token=read_token(join) if join else None,
+        dial=dial,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
     def on_ready(ready: Ready) -> None:
         notify("READY=1")
         if json:
-            emit({"id": ready.id, "name": ready.name, "address": ready.address, "port": ready.port})
+            emit(asdict(ready))
+        elif ready.dials:
+            show(f"{ready.name} is ready and dials {ready.dials} (id {ready.id[:12]})")
         else:
             show(f"{ready.name} is ready at {ready.address}:{ready.port} (id {ready.id[:12]})")
 
@@ -118,6 +130,7 @@ def install_service(
     interface: InterfaceOption = "0.0.0.0",  # noqa: S104
     memory_mb: MemoryOption = None,
     join: JoinOption = None,
+    dial: DialOption = "",
     user: UserOption = None,
     unit_folder: UnitFolderOption = None,
     json: JsonOption = False,
@@ -128,7 +141,7 @@ def install_service(
     """
     folder = (store or _default_store()).absolute()
     given = [("--name", name), ("--store", folder), ("--port", port), ("--interface", interface)]
-    arguments = options([*given, ("--memory-mb", memory_mb), ("--join", join)])
+    arguments = options([*given, ("--memory-mb", memory_mb), ("--join", join), ("--dial", dial)])
     service = Service(
         name="edvit-device",
         description="A device of an edvit-tf fleet",

@@ -1,20 +1,25 @@
 """`edvit-tf fleet discover | deploy | rollback`: the devices, and what they hold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edvit_tf.cli.fleet_benchmark import benchmark
 from edvit_tf.cli.operate import drain, logs, placements, print_rows, remove, status
 from edvit_tf.cli.output import JsonOption, emit, say, screen, show
+from edvit_tf.cli.reach import dialled_at_running, reaching
 from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
     from edvit_tf.fleet.transfer import OnProgress
+
+# How often to see who has dialled in.
+LOOK_SECONDS = 0.25
 
 app = typer.Typer(help="The devices of a fleet, and what they hold.", no_args_is_help=True)
 app.command()(init)
@@ -33,6 +38,12 @@ StateOption = Annotated[
 AddressOption = Annotated[
     list[str] | None,
     typer.Option("--address", help="A device as host:port instead of looking for devices; repeatable."),
+]
+ListenOption = Annotated[
+    str,
+    typer.Option(
+        "--listen", help="Where devices may dial in meanwhile, as IP:port, unless an aggregator runs."
+    ),
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=600.0, help="Seconds to look for devices.")
@@ -60,7 +71,7 @@ def discover(
     connect = connect_in(folder) if has_keys(folder) else None
 
     async def work() -> list["DeviceStatus"]:
-        found = await _find(timeout, devices, address)
+        found = await _find(timeout, devices, address, dialled=partial(dialled_at_running, folder))
         return listed(found) if connect is None else await survey(found, connect=connect)
 
     rows = asyncio.run(work())
@@ -81,6 +92,7 @@ def deploy(
     outage: Annotated[
         bool, typer.Option("--outage", help="Accept more sub-models out on the way than the fusion bears.")
     ] = False,
+    listen: ListenOption = "",
     json: JsonOption = False,
 ) -> None:
     """Place the sub-models of a bundle on the devices, send them, and remember who has what.
@@ -92,7 +104,7 @@ def deploy(
 
     from edvit_tf.bundle.reader import open_bundle
     from edvit_tf.errors import LinkError
-    from edvit_tf.fleet import Deployment, with_keys
+    from edvit_tf.fleet import Deployment
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
     from edvit_tf.fleet.keeper import changed_over
@@ -109,23 +121,25 @@ def deploy(
         excluded = {device.id for device in remembered.devices() if device.drained} | remembered.removed()
 
     async def work() -> Deployment:
-        # Whoever was found first must not keep those out that wait to join.
-        found = await _find(timeout, None if expects_joining(folder) else wanted, address)
-        if await take_joining(found, keys, folder):
-            found = await _find(timeout, wanted, address, settled=True)
-        found = [device for device in found if not device.pair]
-        if not found:
-            raise LinkError(NO_DEVICE, code="link.no_device")
-        with _bars() if watch else nullcontext(_say_serving) as on_progress:
-            return await deploy_to(
-                opened,
-                found,
-                connect=with_keys(keys),
-                on_progress=on_progress,
-                on_switch=remember,
-                outage=outage,
-                excluded=excluded,
-            )
+        async with reaching(folder, keys, listen) as reach:
+            # Whoever was found first must not keep those out that wait to join.
+            expected = None if expects_joining(folder) else wanted
+            found = await _find(timeout, expected, address, dialled=reach.dialled, settled=bool(listen))
+            if await take_joining(found, keys, folder):
+                found = await _find(timeout, wanted, address, dialled=reach.dialled, settled=True)
+            found = [device for device in found if not device.pair]
+            if not found:
+                raise LinkError(NO_DEVICE, code="link.no_device")
+            with _bars() if watch else nullcontext(_say_serving) as on_progress:
+                return await deploy_to(
+                    opened,
+                    found,
+                    connect=reach.connect,
+                    on_progress=on_progress,
+                    on_switch=remember,
+                    outage=outage,
+                    excluded=excluded,
+                )
 
     async def remember(deployment: Deployment) -> None:
         # From here on the new version answers, also when this process is killed before the devices settle.
@@ -166,13 +180,14 @@ def rollback(
     state: StateOption = None,
     timeout: TimeoutOption = 5.0,
     address: AddressOption = None,
+    listen: ListenOption = "",
     json: JsonOption = False,
 ) -> None:
     """Sign the decision to replace what is deployed by an older version, and deploy that."""
     import asyncio
 
     from edvit_tf.bundle.reader import open_bundle
-    from edvit_tf.fleet import with_keys
+    from edvit_tf.fleet.discover import DIALLED
     from edvit_tf.fleet.signing import rolled_back
     from edvit_tf.fleet.state import default_folder, load
     from edvit_tf.fleet.survey import newest_version
@@ -183,33 +198,63 @@ def rollback(
     older = open_bundle(bundle)
 
     async def look() -> tuple[list["Announced"], int]:
-        found = await _find(timeout, None if address else len(older.manifest.submodels), address)
-        return found, await newest_version(found, older.manifest.name, connect=with_keys(keys))
+        async with reaching(folder, keys, listen) as reach:
+            wanted = None if address else len(older.manifest.submodels)
+            found = await _find(timeout, wanted, address, dialled=reach.dialled, settled=bool(listen))
+            return found, await newest_version(found, older.manifest.name, connect=reach.connect)
 
     found, held = asyncio.run(look())
     decided = rolled_back(older, keys, folder, newest=max(now.manifest.version, held))
     there = [device.address for device in found if not device.pair]
-    deploy(decided.path, state=state, timeout=timeout, address=there, json=json)
+    # Those that have dialled in do so again, from elsewhere.
+    named = [place for place in there if not place.startswith(DIALLED)]
+    deploy(
+        decided.path,
+        state=state,
+        timeout=timeout,
+        devices=len(there) or None,
+        address=named,
+        listen=listen,
+        json=json,
+    )
 
 
 async def _find(
-    timeout: float, expected: int | None, addresses: list[str] | None, *, settled: bool = False
+    timeout: float,
+    expected: int | None,
+    addresses: list[str] | None,
+    *,
+    dialled: Callable[[], list["Announced"]],
+    settled: bool = False,
 ) -> list["Announced"]:
-    """Devices named by hand, and if these are none or fewer than expected, those that announce themselves.
+    """Devices named by hand, and if these are none or fewer than expected, all others that can be found.
 
-    With `settled` those that still wait to be paired are left out, and the whole time is waited.
+    `dialled` says who has dialled in. With `settled` announcements are waited for the whole time, unless enough
+    devices dial in.
     """
+    import asyncio
+
     from edvit_tf.fleet import at_address
     from edvit_tf.fleet import discover as browse
+
+    async def until_enough(most: int) -> None:
+        while len(named) + len(dialled()) < most:  # noqa: ASYNC110 (it is in another process's state)
+            await asyncio.sleep(LOOK_SECONDS)
 
     named = [at_address(address) for address in addresses or []]
     if named and (expected is None or expected <= len(named)):
         return named
-    found = await browse(timeout, expected=None if settled else expected)
-    if settled:
-        found = [device for device in found if not device.pair]
+    browsing = asyncio.create_task(browse(timeout, expected=None if settled else expected))
+    tasks: set[asyncio.Task[Any]] = {browsing}
+    if expected is not None:
+        tasks.add(asyncio.create_task(until_enough(expected)))
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    found = browsing.result() if browsing.done() else []
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     known = {device.address for device in named}
-    return named + [device for device in found if device.address not in known]
+    return named + dialled() + [device for device in found if device.address not in known]
 
 
 def _say_serving(progress: "Progress") -> None:

@@ -35,6 +35,9 @@ def serve(
     ] = None,
     http: Annotated[str, typer.Option(help="Where to answer HTTP, as IP:port.")] = "127.0.0.1:8080",
     grpc: Annotated[str, typer.Option(help="Where to answer the owner's programs.")] = "127.0.0.1:7435",
+    listen: Annotated[
+        str, typer.Option(help="Where devices that cannot be called may dial in (default: nowhere).")
+    ] = "",
     deadline: Annotated[float, typer.Option(min=0.01, max=60.0, help="Seconds for an answer.")] = 2.0,
     in_flight: Annotated[
         int, typer.Option(min=1, max=10_000, help="Pictures that are answered at once; more are told busy.")
@@ -55,6 +58,7 @@ def serve(
     import asyncio
     import sys
     import warnings
+    from dataclasses import asdict
 
     from edvit_tf.cli.fleet import deploy
     from edvit_tf.errors import MissingPackage
@@ -77,12 +81,13 @@ def serve(
         bounds=Bounds(in_flight, int(picture_mb * MEGABYTE), deadline),
         passphrase=os.environ.get(PASSPHRASE, ""),
         wire=WireSettings(wire, wire_quality),
+        inward=listen_address(listen, "--listen") if listen else None,
     )
     if install_service:
         folder = settings.folder.absolute()
-        given = [("--state", folder), ("--http", http), ("--grpc", grpc), ("--deadline", deadline)]
-        given += [("--in-flight", in_flight), ("--picture-mb", picture_mb), ("--wire", wire)]
-        arguments = options([*given, ("--wire-quality", wire_quality)])
+        given = [("--state", folder), ("--http", http), ("--grpc", grpc), ("--listen", listen)]
+        given += [("--deadline", deadline), ("--in-flight", in_flight), ("--picture-mb", picture_mb)]
+        arguments = options([*given, ("--wire", wire), ("--wire-quality", wire_quality)])
         service = Service(
             name="edvit-aggregator",
             description="The aggregator of an edvit-tf fleet",
@@ -94,7 +99,7 @@ def serve(
         install(service, unit_folder, json=json)
         return
     if bundle is not None:
-        deploy(bundle, state=state, json=json)
+        deploy(bundle, state=state, listen=listen, json=json)
     log_json(sys.stderr)
     # Strange pictures make warnings of endlessly many texts, and Python would remember each.
     warnings.filterwarnings("ignore", module="PIL")
@@ -102,11 +107,13 @@ def serve(
     def on_ready(running: "Running") -> None:
         notify("READY=1")
         if json:
-            emit({"process": running.process, "http": running.http, "grpc": running.grpc})
+            emit(asdict(running))
         else:
             show(
                 f"Pictures are answered at http://{running.http}/v1/classify (see http://{running.http}/docs)"
             )
+            if running.inward:
+                show(f"Devices may dial in at {running.inward}")
 
     async def work() -> None:
         async with living():

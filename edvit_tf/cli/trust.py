@@ -30,8 +30,10 @@ def keys_in(folder: Path) -> "FleetKeys":
 def connect_in(folder: Path) -> "Connect":
     """How to reach the devices of the fleet in this folder; raises TrustError where no fleet was made."""
     from edvit_tf.fleet.connect import with_keys
+    from edvit_tf.fleet.hold import running
 
-    return with_keys(keys_in(folder))
+    served = running(folder)
+    return with_keys(keys_in(folder), relay=served.grpc if served else "")
 
 
 def init(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edvit_tf.device.advertise import Advertisement, reachable
+from edvit_tf.device.dial import keep_dialled
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
@@ -19,10 +20,12 @@ from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError, UsageError
+from edvit_tf.rpc.address import dialled_address
 from edvit_tf.rpc.certificates import check_clock, utc_now
-from edvit_tf.rpc.channel import check_free, serve_grpc
+from edvit_tf.rpc.channel import add_device, check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
 from edvit_tf.rpc.pairing_channel import serve_pairing
+from edvit_tf.rpc.tunnelled import TunnelServer
 
 DEFAULT_PORT = 7434
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (strangers get no further than the handshake)
@@ -38,7 +41,8 @@ class DeviceSettings:
 
     `interface` is the IPv4 address of this machine to listen on, 0.0.0.0 for all of them. `port` 0 takes any
     free one. `memory_bytes` None gives half of the machine's memory. A device that is of no fleet yet joins
-    one with `token`, or is adopted by the code that it shows.
+    one with `token`, or is adopted by the code that it shows. With `dial` ("host:port" of an aggregator) a
+    member listens nowhere, and serves over the connection that it opens.
 
     Raises:
         UsageError: for a value out of range.
@@ -50,6 +54,7 @@ class DeviceSettings:
     interface: str = EVERYWHERE
     memory_bytes: int | None = None
     token: Token | None = None
+    dial: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= LARGEST_NAME:
@@ -65,16 +70,19 @@ class DeviceSettings:
                 f"--interface must be an IPv4 address of this machine, for example 127.0.0.1 or 0.0.0.0 "
                 f"(all of them), not {self.interface!r}"
             ) from None
+        if self.dial:
+            dialled_address(self.dial, "--dial")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A device that serves and is announced."""
+    """A device that serves and is announced, or (`dials`, "host:port") that dials out and has no port."""
 
     id: str
     name: str
     address: str
     port: int
+    dials: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,8 @@ async def _serve(
     facts = Facts(identity.id, settings.name, runtime.name, memory)
     membership = load_membership(store)
     if membership is None:
-        check_free(settings.interface, settings.port)
+        if not settings.dial:
+            check_free(settings.interface, settings.port)
         membership = await _become_member(settings, store, identity, facts, stopped, on_waiting)
     if membership is None:
         return
@@ -145,15 +154,50 @@ async def _serve(
     installer = Installer(store, runtime, memory, membership.signer)
     service = DeviceService(facts, await installer.restore(), installer)
     shown = Shown(store, identity, membership)
+    try:
+        if settings.dial:
+            await _dial_out(settings, service, shown, stopped, on_ready)
+        else:
+            await _listen(settings, service, shown, stopped, on_ready)
+    finally:
+        service.close()
+
+
+async def _listen(
+    settings: DeviceSettings,
+    service: DeviceService,
+    shown: Shown,
+    stopped: asyncio.Event,
+    on_ready: Callable[[Ready], None],
+) -> None:
+    facts = service.facts
     server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
     try:
         async with Advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
-                on_ready(Ready(identity.id, settings.name, settings.interface, server.port))
+                on_ready(Ready(facts.id, facts.name, settings.interface, server.port))
             await stopped.wait()
     finally:
         await server.stop(GRACE_SECONDS)
-        service.close()
+
+
+async def _dial_out(
+    settings: DeviceSettings,
+    service: DeviceService,
+    shown: Shown,
+    stopped: asyncio.Event,
+    on_ready: Callable[[Ready], None],
+) -> None:
+    answering = TunnelServer()
+    add_device(answering, service, shown.renew)
+    dialling = asyncio.create_task(keep_dialled(settings.dial, shown.credentials, answering.answer))
+    try:
+        if not stopped.is_set():
+            on_ready(Ready(service.facts.id, settings.name, "", 0, settings.dial))
+        await stopped.wait()
+    finally:
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
 
 
 async def _become_member(

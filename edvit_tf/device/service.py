@@ -55,7 +55,7 @@ class DeviceService:
     """A device's side of the protocol (`edvit_tf.rpc.link.Handler`)."""
 
     def __init__(self, facts: Facts, shelf: Shelf, installer: Installer | None = None) -> None:
-        self._facts = facts
+        self.facts = facts
         self._shelf = shelf
         self._installer = installer
         self._installing = asyncio.Lock()
@@ -73,7 +73,7 @@ class DeviceService:
     async def hello(self, request: HelloRequest) -> HelloReply:
         """Say what this device is and holds; raises ProtocolError to an aggregator of another age."""
         check_protocol(request.protocol, "the aggregator")
-        facts = self._facts
+        facts = self.facts
         first = self._shelf.first
         return HelloReply(
             protocol=PROTOCOL,

@@ -21,6 +21,7 @@ from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch
 from edvit_tf.fleet.hello import DeviceStatus
+from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.member import Connect, Member, Timing
 from edvit_tf.fleet.wire import DEFAULT_WIRE, Wire, WireSettings
 from edvit_tf.rpc.codecs import RAW
@@ -53,6 +54,7 @@ class Aggregator:
         deadline: seconds that `classify` may take.
         browse: listen for devices that announce themselves anew.
         timing: intervals of connecting and keeping watch.
+        inward: the devices that dial in.
         trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
         on_change: called when a device comes to another state.
         wire: in which codec pictures are sent; by default as each device's link needs it.
@@ -66,6 +68,7 @@ class Aggregator:
         connect: Connect,
         deadline: float = DEFAULT_DEADLINE,
         browse: bool = True,
+        inward: Inward | None = None,
         timing: Timing | None = None,
         trial: bool = False,
         on_change: OnChange = lambda _: None,
@@ -78,6 +81,7 @@ class Aggregator:
         self._fusion = Fusion(bundle)
         self._wire = Wire(bundle.manifest.input, wire)
         self._browse = browse
+        self._inward = inward
         self._trial = trial
         self._connect = connect
         self._timing = timing
@@ -107,6 +111,8 @@ class Aggregator:
                 await self._exits.enter_async_context(Browser(self._on_found))
             except LinkError as error:
                 log.warning("%s", error.message)  # only a hint is lost
+        if self._inward is not None:
+            self._exits.enter_context(self._inward.watched(self._on_found))
         await self.complete(START_SECONDS)
         return self
 

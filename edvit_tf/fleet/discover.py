@@ -22,6 +22,8 @@ SERVICE_TYPE = "_edvit._tcp.local."
 RESOLVE_SECONDS = 2.0
 # A flood of announcements fills no memory: later ones are ignored.
 MOST_DEVICES = 256
+# What goes before the address of a device that has dialled in: nobody can call it there.
+DIALLED = "dialled:"
 _ID = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)

@@ -19,11 +19,15 @@ LOCK_FILE = "aggregator.lock"
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An aggregator that runs: its process, and where it listens for pictures ("host:port")."""
+    """An aggregator that runs: its process, and where it listens ("host:port").
+
+    `http` and `grpc` are for pictures, `inward` is for devices that dial in; empty: nowhere.
+    """
 
     process: int
     http: str
     grpc: str
+    inward: str = ""
 
 
 @contextlib.contextmanager
@@ -96,8 +100,13 @@ def _taken(descriptor: int) -> bool:
 def _said(folder: Path) -> Running | None:
     try:
         document = json.loads((folder / LOCK_FILE).read_bytes())
-        return Running(int(document["process"]), str(document["http"]), str(document["grpc"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Running(
+            int(document["process"]),
+            str(document["http"]),
+            str(document["grpc"]),
+            str(document.get("inward", "")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # it has just begun to hold it
 
 

@@ -19,6 +19,7 @@ from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.hello import State
 from edvit_tf.fleet.history import History
 from edvit_tf.fleet.hold import running
+from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.member import Connect, Member, Timing
 from edvit_tf.fleet.moving import MovingAggregator
 from edvit_tf.fleet.placing import UNKNOWN, host_of, parts_of
@@ -51,6 +52,7 @@ class Keeper:
         connect: makes a link from an address and a device's id.
         deadline: seconds for an answer.
         browse: listen for devices that announce themselves anew.
+        inward: the devices that dial in; the keeper says who may.
         timing: intervals of connecting and keeping watch.
         policy: when something is moved.
         on_move, on_pause: called when a sub-model has moved, and when moving is paused or goes on.
@@ -64,6 +66,7 @@ class Keeper:
         *,
         deadline: float,
         browse: bool = True,
+        inward: Inward | None = None,
         timing: Timing | None = None,
         policy: Policy = DEFAULT_POLICY,
         on_move: OnMove = lambda: None,
@@ -74,6 +77,7 @@ class Keeper:
         self._connect = connect
         self._deadline = deadline
         self._browse = browse
+        self._inward = inward
         self._timing = timing
         self._policy = policy
         self._on_move = on_move
@@ -119,14 +123,14 @@ class Keeper:
         await asyncio.to_thread(self._writer.shutdown)
 
     async def _open(self, bundle: Bundle, deployment: Deployment, *, trial: bool) -> MovingAggregator:
-        for device in deployment.devices:
-            self._histories.setdefault(device.id, History(time.monotonic()))
+        self._know(deployment)
         aggregator = MovingAggregator(
             bundle,
             deployment,
             connect=self._connect,
             deadline=self._deadline,
             browse=self._browse,
+            inward=self._inward,
             timing=self._timing,
             trial=trial,
             on_change=self._on_change,
@@ -147,12 +151,17 @@ class Keeper:
             except EdvitError as error:
                 log.error("%s", error.message)  # noqa: TRY400 (a sentence says more than a trace)
 
+    def _know(self, deployment: Deployment) -> None:
+        for device in deployment.devices:
+            self._histories.setdefault(device.id, History(time.monotonic()))
+        if self._inward is not None:
+            self._inward.admit([device.id for device in deployment.devices])
+
     async def _take_over(self) -> None:
         """Act on what somebody else has written into the state."""
         # After what waits to be written: a move that has just been made must not be forgotten.
         bundle, deployment = await asyncio.wrap_future(self._writer.submit(self._state.deployed))
-        for device in deployment.devices:
-            self._histories.setdefault(device.id, History(time.monotonic()))
+        self._know(deployment)
         if bundle.manifest_bytes == self.aggregator.bundle.manifest_bytes:
             await self.aggregator.place(deployment)
             return

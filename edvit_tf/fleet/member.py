@@ -18,6 +18,7 @@ from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
 from edvit_tf.fleet.pace import Pace
+from edvit_tf.rpc.backoff import backoff
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 
@@ -51,8 +52,14 @@ class Timing:
     def delay(self, failures: int, random: Random, *, refused: bool = False) -> float:
         """How long to wait after so many failures in a row."""
         longest = self.longest_refused if refused else self.longest_delay
-        grown = min(longest, self.first_delay * self.growth ** min(max(failures - 1, 0), 50))
-        return grown * random.uniform(1 - self.jitter, 1 + self.jitter)
+        return backoff(
+            failures,
+            random,
+            first=self.first_delay,
+            longest=longest,
+            growth=self.growth,
+            jitter=self.jitter,
+        )
 
 
 class Member:

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edvit_tf.errors import EdvitError
+from edvit_tf.fleet.connect import link_to
 from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus
+from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.keys import RENEW_BEFORE, FleetKeys, load_keys
 from edvit_tf.rpc.certificates import check_issued, issue_for_device, key_of, parse_certificate, utc_now
-from edvit_tf.rpc.channel import GrpcLink
-from edvit_tf.rpc.link import Link
+from edvit_tf.rpc.channel import ChannelLink
 
 WARN_BEFORE = timedelta(days=30)
 CALL_SECONDS = 2.0
@@ -27,14 +29,15 @@ class Keyring:
         TrustError: as `load_keys`.
     """
 
-    def __init__(self, folder: Path, passphrase: str = "") -> None:
+    def __init__(self, folder: Path, passphrase: str = "", *, inward: Inward | None = None) -> None:
         self._folder = folder
         self._passphrase = passphrase
+        self._inward = inward
         self.keys = load_keys(folder, passphrase)
 
-    def connect(self, address: str, device_id: str) -> Link:
+    def connect(self, address: str, device_id: str) -> ChannelLink:
         """A link as `with_keys` makes it, with the newest certificate."""
-        return GrpcLink(address, self.keys.credentials, device_id)
+        return link_to(address, device_id, self.keys.credentials, self._inward)
 
     def refresh(self, now: datetime) -> None:
         """Renew the aggregator's certificate when that is due; raises TrustError as `load_keys`."""
@@ -62,7 +65,7 @@ async def keep_renewed(
         devices = [Announced(row.address, row.id, row.name) for row in status()]
         try:
             await asyncio.to_thread(keyring.refresh, clock())
-            warnings = await renew(devices, keyring.keys, now=clock())
+            warnings = await renew(devices, keyring.keys, connect=keyring.connect, now=clock())
         except EdvitError as error:
             warnings = [error.message]
         for warning in warnings:
@@ -70,13 +73,23 @@ async def keep_renewed(
         await asyncio.sleep(interval)
 
 
-async def renew(devices: Sequence[Announced], keys: FleetKeys, *, now: datetime | None = None) -> list[str]:
+async def renew(
+    devices: Sequence[Announced],
+    keys: FleetKeys,
+    *,
+    connect: Callable[[str, str], ChannelLink] | None = None,
+    now: datetime | None = None,
+) -> list[str]:
     """Renew what ends within `RENEW_BEFORE`; return a sentence for each that ends within `WARN_BEFORE` still.
 
     A device that cannot be reached is passed over: the survey of the fleet says why.
     """
     moment = now or utc_now()
-    ends = await asyncio.gather(*(_renewed(device, keys, moment) for device in devices))
+    open_link = connect or partial(link_to, credentials=keys.credentials)
+    links = [open_link(device.address, device.id) for device in devices]
+    ends = await asyncio.gather(
+        *(_renewed(link, device.id, keys, moment) for link, device in zip(links, devices, strict=True))
+    )
     return [
         f"the certificate of {device.name or device.address} ends on {end:%Y-%m-%d} and could not be "
         "renewed: run `edvit-tf device leave` there and adopt it again"
@@ -85,14 +98,13 @@ async def renew(devices: Sequence[Announced], keys: FleetKeys, *, now: datetime 
     ]
 
 
-async def _renewed(device: Announced, keys: FleetKeys, now: datetime) -> datetime | None:
+async def _renewed(link: ChannelLink, device: str, keys: FleetKeys, now: datetime) -> datetime | None:
     """When the device's certificate ends, after renewing it if that is due; None when nobody answers."""
-    link = GrpcLink(device.address, keys.credentials, device.id)
     try:
         shown = parse_certificate(await link.certificate(timeout=CALL_SECONDS))
         if shown.not_valid_after_utc - now >= RENEW_BEFORE:
             return shown.not_valid_after_utc
-        check_issued(shown, keys.authority.certificate, device.id, now)
+        check_issued(shown, keys.authority.certificate, device, now)
         try:
             fresh = issue_for_device(keys.authority, key_of(shown), now)
             taken = await link.certificate(fresh.public_bytes(Encoding.DER), timeout=CALL_SECONDS)

@@ -62,6 +62,11 @@ async def _ask(devices: Sequence[Known], connect: Connect) -> list[Known]:
     return list(await asyncio.gather(*map(one, devices)))
 
 
+def answers(device: Known) -> bool:
+    """Whether a device answered when somebody last looked."""
+    return device.state in _ANSWERS
+
+
 def rows_of(devices: Sequence[Known]) -> list[DeviceStatus]:
     """The rows of `fleet status`."""
     return [

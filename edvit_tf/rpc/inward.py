@@ -30,9 +30,9 @@ MOST_CONNECTIONS = 512
 # Who has a certificate and says nothing has no use for a connection.
 IDLE_SECONDS = 10
 
-# A device (its id) at an address ("host:port") has opened a tunnel, which lasts as long as the context.
-# Raises TrustError when it is not welcome.
-Welcome = Callable[[str, str, Tunnel], AbstractContextManager[None]]
+# A device has opened a tunnel from an address ("host:port"); it lasts as long as the context. Raises
+# TrustError when the device is not welcome.
+Welcome = Callable[[str, Tunnel], AbstractContextManager[None]]
 
 _SERVER_OPTIONS = [
     *SERVER_OPTIONS,
@@ -53,9 +53,9 @@ class _InwardServicer:
         device = device_of([name.decode(errors="replace") for name in names])
         if not device:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "only a device of the fleet may dial in")
-        tunnel = Tunnel(ServerStream(context))
+        tunnel = Tunnel(ServerStream(context), peer=device)
         try:
-            with self._welcome(device, _host_and_port(context.peer()), tunnel):
+            with self._welcome(_host_and_port(context.peer()), tunnel):
                 await tunnel.run()
         except TrustError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)

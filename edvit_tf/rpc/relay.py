@@ -15,11 +15,11 @@ import grpc.aio
 from edvit_tf.errors import ProtocolError
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.certificates import AGGREGATOR
-from edvit_tf.rpc.channel import CLIENT_OPTIONS, ChannelLink
+from edvit_tf.rpc.channel import CLIENT_OPTIONS
 from edvit_tf.rpc.edvit_pb2 import Outcome
 from edvit_tf.rpc.tls import Credentials, channel_credentials
 from edvit_tf.rpc.tunnel import Exchange, ServerStream, Tunnel
-from edvit_tf.rpc.tunnelled import TunnelChannel
+from edvit_tf.rpc.tunnelled import TunnelledLink
 
 DEVICE_KEY = "edvit-device"
 
@@ -35,6 +35,7 @@ class _RelayServicer:
         del requests
         device = dict(context.invocation_metadata() or ()).get(DEVICE_KEY, "")
         onward = self._tunnel_to(str(device))
+        await context.send_initial_metadata(((DEVICE_KEY, onward.peer),))
         try:
             await Tunnel(ServerStream(context), partial(_relayed, onward)).run()
         except ProtocolError as error:
@@ -68,7 +69,7 @@ async def _pass_on(asked: Exchange, asking: Exchange) -> None:
         asking.send_no_more()
 
 
-class RelayedLink(ChannelLink):
+class RelayedLink(TunnelledLink):
     """A link to a device through the aggregator that runs at `relay` ("host:port").
 
     `device` is its id, or the address under which the aggregator knows it.
@@ -79,8 +80,8 @@ class RelayedLink(ChannelLink):
         self._outer = grpc.aio.secure_channel(relay, channel_credentials(credentials), options=options)
         self._call = edvit_pb2_grpc.RelayStub(self._outer).Open(metadata=((DEVICE_KEY, device),))
         tunnel = Tunnel(self._call)
-        self._running = asyncio.create_task(_run(tunnel))
-        super().__init__(address, TunnelChannel(tunnel))
+        self._running = asyncio.create_task(_run(tunnel, self._call))
+        super().__init__(address, tunnel)
 
     async def close(self) -> None:
         """Let go of the device, and of the aggregator."""
@@ -90,7 +91,9 @@ class RelayedLink(ChannelLink):
         await self._outer.close()
 
 
-async def _run(tunnel: Tunnel) -> None:
-    # Every call that is under way has the reason.
+async def _run(tunnel: Tunnel, call: Any) -> None:
+    # Why it ends, every call is told that is under way.
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        tunnel.peer = str(dict(await call.initial_metadata()).get(DEVICE_KEY, ""))
     with contextlib.suppress(grpc.aio.AioRpcError, ProtocolError):
         await tunnel.run()

@@ -145,10 +145,11 @@ class Tunnel:
     """One end of a stream; `run` works it until it ends.
 
     The end that was given `answer` (from a method's name and its call to what became of it) is the one that
-    is asked; the other one asks by `open`.
+    is asked; the other one asks by `open`. `peer` is the id that the device at the other end has proved.
     """
 
-    def __init__(self, stream: Stream, answer: Answer | None = None) -> None:
+    def __init__(self, stream: Stream, answer: Answer | None = None, *, peer: str = "") -> None:
+        self.peer = peer
         self._stream = stream
         self._answer = answer
         self._numbers = itertools.count(1)

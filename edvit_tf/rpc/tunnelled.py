@@ -15,8 +15,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from edvit_tf.rpc.channel import CODE_KEY
-from edvit_tf.rpc.edvit_pb2 import Outcome
+from edvit_tf.errors import DeviceError
+from edvit_tf.rpc.channel import CODE_KEY, ChannelLink
+from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest, Outcome
 from edvit_tf.rpc.tunnel import Exchange, Tunnel
 
 Serialize = Callable[[Any], bytes]
@@ -97,6 +98,25 @@ class TunnelChannel:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
+
+
+class TunnelledLink(ChannelLink):
+    """A link to a device at the other end of a tunnel, which proved its id when it opened the connection."""
+
+    def __init__(self, address: str, tunnel: Tunnel) -> None:
+        super().__init__(address, TunnelChannel(tunnel))
+        self._tunnel = tunnel
+
+    async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
+        """Say hello; raises DeviceError when the device says that it is another."""
+        reply = await super().hello(request, timeout=timeout)
+        if reply.id != self._tunnel.peer:
+            raise DeviceError(
+                f"the device at {self.address} says it is {reply.id[:12]!r}, and has proved that it is "
+                f"{self._tunnel.peer[:12]}",
+                code="device.identity",
+            )
+        return reply
 
 
 class TunnelCall:

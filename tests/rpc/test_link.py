@@ -11,7 +11,7 @@ import pytest
 from edvit_tf.errors import DeadlineError, DeviceError, EdvitError, LinkError, ProtocolError, UsageError
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.aggregator_channel import serve_aggregator
-from edvit_tf.rpc.channel import MESSAGE_BYTES, ChannelLink, GrpcLink, add_device, check_free, serve_grpc
+from edvit_tf.rpc.channel import MESSAGE_BYTES, GrpcLink, add_device, check_free, serve_grpc
 from edvit_tf.rpc.edvit_pb2 import (
     ClassifyReply,
     ClassifyRequest,
@@ -23,23 +23,23 @@ from edvit_tf.rpc.edvit_pb2 import (
     Picture,
 )
 from edvit_tf.rpc.inward import dial, serve_inward
-from edvit_tf.rpc.link import PROTOCOL, Handler, InProcessLink, Link, check_protocol
+from edvit_tf.rpc.link import PROTOCOL, InProcessLink, Link, check_protocol
 from edvit_tf.rpc.relay import RelayedLink
 from edvit_tf.rpc.tunnel import Tunnel
-from edvit_tf.rpc.tunnelled import TunnelChannel, TunnelServer
+from edvit_tf.rpc.tunnelled import TunnelledLink, TunnelServer
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
 
-Opening = Callable[[Handler], AbstractAsyncContextManager[Link]]
+Opening = Callable[[Echo], AbstractAsyncContextManager[Link]]
 
 
 @asynccontextmanager
-async def in_process(handler: Handler) -> AsyncIterator[Link]:
+async def in_process(handler: Echo) -> AsyncIterator[Link]:
     yield InProcessLink(handler)
 
 
 @asynccontextmanager
-async def over_grpc(handler: Handler) -> AsyncIterator[Link]:
+async def over_grpc(handler: Echo) -> AsyncIterator[Link]:
     fleet = TestFleet()
     device_id, credentials = fleet.device()
     server = await serve_grpc(handler, "127.0.0.1", 0, lambda: credentials)
@@ -52,9 +52,9 @@ async def over_grpc(handler: Handler) -> AsyncIterator[Link]:
 
 
 @asynccontextmanager
-async def dialled_in(handler: Handler) -> AsyncIterator[Link]:
-    async with dialling(handler) as (_, tunnel, _):
-        link = ChannelLink("dialled", TunnelChannel(tunnel))
+async def dialled_in(handler: Echo) -> AsyncIterator[Link]:
+    async with dialling(handler) as (_, tunnel):
+        link = TunnelledLink("dialled", tunnel)
         try:
             yield link
         finally:
@@ -62,18 +62,18 @@ async def dialled_in(handler: Handler) -> AsyncIterator[Link]:
 
 
 @asynccontextmanager
-async def relayed(handler: Handler) -> AsyncIterator[Link]:
+async def relayed(handler: Echo) -> AsyncIterator[Link]:
     """As another program of the owner reaches a device that has dialled in at the aggregator."""
-    async with dialling(handler) as (fleet, tunnel, device_id):
+    async with dialling(handler) as (fleet, tunnel):
 
         def tunnel_to(device: str) -> Tunnel:
-            return tunnel if device == device_id else Tunnel.over("it has not dialled in")
+            return tunnel if device == tunnel.peer else Tunnel.over("it has not dialled in")
 
         async def nothing(request: ClassifyRequest) -> ClassifyReply:
             raise UsageError(f"no pictures here: {len(request.picture)}")
 
         server = await serve_aggregator(nothing, Address("127.0.0.1", 0), fleet.aggregator, tunnel_to)
-        link = RelayedLink("dialled", f"127.0.0.1:{server.port}", fleet.aggregator(), device_id)
+        link = RelayedLink("dialled", f"127.0.0.1:{server.port}", fleet.aggregator(), tunnel.peer)
         try:
             yield link
         finally:
@@ -82,16 +82,17 @@ async def relayed(handler: Handler) -> AsyncIterator[Link]:
 
 
 @asynccontextmanager
-async def dialling(handler: Handler) -> AsyncIterator[tuple[TestFleet, Tunnel, str]]:
-    """A device that has dialled in: its fleet, the tunnel to it, and its id."""
+async def dialling(handler: Echo) -> AsyncIterator[tuple[TestFleet, Tunnel]]:
+    """A device that has dialled in: its fleet, and the tunnel to it."""
     fleet = TestFleet()
     device_id, credentials = fleet.device()
-    there: asyncio.Future[tuple[str, Tunnel]] = asyncio.get_running_loop().create_future()
+    handler.id = device_id
+    there: asyncio.Future[Tunnel] = asyncio.get_running_loop().create_future()
 
     @contextlib.contextmanager
-    def welcome(device: str, address: str, tunnel: Tunnel) -> Iterator[None]:
-        assert address.startswith("127.0.0.1:")
-        there.set_result((device, tunnel))
+    def welcome(origin: str, tunnel: Tunnel) -> Iterator[None]:
+        assert origin.startswith("127.0.0.1:")
+        there.set_result(tunnel)
         yield
 
     server = await serve_inward(welcome, Address("127.0.0.1", 0), fleet.aggregator)
@@ -100,10 +101,10 @@ async def dialling(handler: Handler) -> AsyncIterator[tuple[TestFleet, Tunnel, s
     calling = asyncio.create_task(
         dial(f"127.0.0.1:{server.port}", credentials, answering.answer, lambda: None)
     )
-    device, tunnel = await there
-    assert device == device_id
+    tunnel = await there
+    assert tunnel.peer == device_id
     try:
-        yield fleet, tunnel, device_id
+        yield fleet, tunnel
     finally:
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edvit_tf.fleet.hold import Running, hold
+from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.keeper import Keeper
 from edvit_tf.fleet.member import Timing
 from edvit_tf.fleet.messages import reply_of
@@ -22,6 +24,7 @@ from edvit_tf.fleet.wire import DEFAULT_WIRE, WireSettings
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.aggregator_channel import Classify, serve_aggregator
 from edvit_tf.rpc.edvit_pb2 import ClassifyReply, ClassifyRequest
+from edvit_tf.rpc.inward import serve_inward
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class ServeSettings:
     """How to run an aggregator: the fleet's folder, where to listen, what is bounded.
 
     `passphrase` opens the fleet's keys. `browse`: listen for devices that announce themselves. `wire`: in
-    which codec devices are sent pictures.
+    which codec devices are sent pictures. `inward`: where to wait for devices that dial in, None for nowhere.
     """
 
     folder: Path
@@ -42,12 +45,13 @@ class ServeSettings:
     browse: bool = True
     timing: Timing | None = None
     wire: WireSettings = DEFAULT_WIRE
+    inward: Address | None = None
 
 
 async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) -> None:
     """Answer until SIGTERM; then take no more requests, and end those in flight by their deadline.
 
-    `on_ready` is called once, when both ports are open.
+    `on_ready` is called once, when all ports are open.
 
     Raises:
         UsageError: `state.held`: another process is the aggregator; `state.missing`: nothing is deployed.
@@ -57,32 +61,39 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
     """
     stopped, reason = _catch_signals()
     with hold(settings.folder) as holding, FleetState(settings.folder) as state:
-        keyring = Keyring(settings.folder, settings.passphrase)
+        inward = Inward()
+        inward.admit([device.id for device in state.devices()])
+        keyring = Keyring(settings.folder, settings.passphrase, inward=inward)
         metrics = Metrics(lambda: keeper.aggregator.status())
         keeper = Keeper(
             state,
             keyring.connect,
             deadline=settings.bounds.deadline,
             browse=settings.browse,
+            inward=inward,
             timing=settings.timing,
             on_move=metrics.moved,
             on_pause=metrics.paused,
             wire=settings.wire,
         )
         front = Front(lambda: keeper.aggregator, settings.bounds, metrics)
-        async with keeper:
+        async with _inward_port(settings.inward, inward, keyring) as dialled, keeper:
             http = HttpPort(http_application(front, loopback=settings.http.loopback), settings.http)
-            grpc = await serve_aggregator(_over_grpc(front), settings.grpc, lambda: keyring.keys.credentials)
+            grpc = await serve_aggregator(
+                _over_grpc(front), settings.grpc, lambda: keyring.keys.credentials, inward.tunnel_to
+            )
             renewing = asyncio.create_task(
                 keep_renewed(
                     keyring, lambda: keeper.aggregator.status(), lambda text: log.warning("%s", text)
                 )
             )
             http.open()
-            running = Running(os.getpid(), str(http.address), str(replace(settings.grpc, port=grpc.port)))
+            grpc_address = replace(settings.grpc, port=grpc.port)
+            running = Running(os.getpid(), str(http.address), str(grpc_address), dialled)
             holding.say(running)
             state.note(f"the aggregator (process {running.process}) has started")
-            log.info("ready", extra={"fields": {"http": running.http, "grpc": running.grpc}})
+            where = {"http": running.http, "grpc": running.grpc, "inward": running.inward}
+            log.info("ready", extra={"fields": where})
             on_ready(running)
             await stopped.wait()
             log.info("stopping")
@@ -92,6 +103,19 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
         state.note(f"the aggregator (process {running.process}) has stopped")
     if signal.SIGINT in reason:
         raise KeyboardInterrupt
+
+
+@asynccontextmanager
+async def _inward_port(address: Address | None, inward: Inward, keyring: Keyring) -> AsyncIterator[str]:
+    """Where devices can dial in, empty when nowhere."""
+    if address is None:
+        yield ""
+        return
+    server = await serve_inward(inward.welcome, address, lambda: keyring.keys.credentials)
+    try:
+        yield str(replace(address, port=server.port))
+    finally:
+        await server.stop(0)
 
 
 def _over_grpc(front: Front) -> Classify:
