@@ -152,11 +152,20 @@ class DeviceProcess:
 
 @dataclass(frozen=True, slots=True)
 class ThrowAwayFleet:
-    """Devices, and the fleet's folder with the keys that they have joined."""
+    """Devices, and the fleet's folder with the keys that they have joined.
+
+    `dial` is where they dial in, empty when they listen themselves.
+    """
 
     devices: tuple[DeviceProcess, ...]
     folder: Path
     keys: FleetKeys
+    dial: str = ""
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """What an aggregator has to be told so that they can dial in."""
+        return ("--listen", self.dial) if self.dial else ()
 
     @property
     def connect(self) -> Connect:
@@ -185,7 +194,7 @@ def device_fleet(names: Sequence[str], folder: Path, *, dial: str = "") -> Itera
         options = ["--join", str(token), *(("--dial", dial) if dial else ())]
         return DeviceProcess(name, folder, options=options)
 
-    fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys)
+    fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys, dial)
     with ExitStack() as exits:
         for device in fleet.devices:
             exits.callback(device.end)

@@ -229,8 +229,8 @@ async def _find(
 ) -> list["Announced"]:
     """Devices named by hand, and if these are none or fewer than expected, all others that can be found.
 
-    `dialled` says who has dialled in. With `settled` announcements are waited for the whole time, unless enough
-    devices dial in.
+    `dialled` says who has dialled in. With `settled` announcements are waited for the whole time, unless
+    enough devices dial in.
     """
     import asyncio
 

@@ -15,7 +15,7 @@ from edvit_tf.rpc.tls import Credentials
 from edvit_tf.rpc.tunnel import Tunnel
 from edvit_tf.rpc.tunnelled import TunnelledLink
 
-NOBODY_TO_DIAL = "it dials in, and no aggregator runs that it could dial: run `edvit-tf serve --listen`"
+NOBODY_TO_DIAL = "it dials in, and no aggregator runs"
 
 
 def with_keys(keys: FleetKeys, *, inward: Inward | None = None, relay: str = "") -> Connect:

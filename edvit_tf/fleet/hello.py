@@ -8,7 +8,7 @@ from enum import Enum
 
 from edvit_tf import __version__
 from edvit_tf.errors import DeviceError
-from edvit_tf.fleet.discover import Announced, clean_text
+from edvit_tf.fleet.discover import DIALLED, Announced, clean_text
 from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest
 from edvit_tf.rpc.link import PROTOCOL, Link, check_protocol
 
@@ -35,7 +35,8 @@ class DeviceStatus:
     """One row of `fleet discover` and `fleet status`; 0 and empty where nothing is known.
 
     `since` is when the device came to its state, in UTC as ISO 8601. `codec` is the one in which it was last
-    sent a picture, `sent_bytes` what it was sent since the aggregator started.
+    sent a picture, `sent_bytes` what it was sent since the aggregator started. `link` is "out" for a device
+    that is called at its address, and "in" for one that has dialled in from there.
     """
 
     id: str
@@ -54,6 +55,7 @@ class DeviceStatus:
     since: str = ""
     codec: str = ""
     sent_bytes: int = 0
+    link: str = "out"
 
     def to_json(self) -> dict[str, object]:
         """The row as JSON."""
@@ -85,6 +87,7 @@ def status_of(
         memory_mb=said.memory_bytes / MEGABYTE,
         submodels=tuple(holding.submodel for holding in said.holdings if holding.serving),
         since=datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds") if since else "",
+        link="in" if device.address.startswith(DIALLED) else "out",
     )
 
 

@@ -78,7 +78,12 @@ SERVER_OPTIONS = [
 
 
 class ChannelLink:
-    """Calls to a device over a channel of gRPC's kind, which is closed with it."""
+    """Calls to a device over a channel of gRPC's kind, which is closed with it.
+
+    `advice` says what to do about a device that cannot be reached.
+    """
+
+    advice = "check that `edvit-tf device run` is running there"
 
     def __init__(self, address: str, channel: Any) -> None:
         self.address = address
@@ -101,7 +106,7 @@ class ChannelLink:
     def _broken(self, error: Any) -> EdvitError:
         if error is None or self._closed:
             return LinkError(f"the connection to the device at {self.address} was closed")
-        return _translate(error, self.address, 0.0)
+        return _translate(error, self.address, 0.0, self.advice)
 
     async def hello(self, request: HelloRequest, *, timeout: float) -> HelloReply:
         """Say hello."""
@@ -154,7 +159,7 @@ class ChannelLink:
         except grpc.aio.AioRpcError as error:
             if self._closed:
                 raise self._broken(None) from error
-            raise _translate(error, self.address, timeout) from error
+            raise _translate(error, self.address, timeout, self.advice) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             # gRPC says the same when its channel was closed as when our own task is cancelled.
             task = asyncio.current_task()
@@ -218,7 +223,7 @@ def refused_handshake(details: str, address: str) -> TrustError | None:
     return None
 
 
-def _translate(error: Any, address: str, timeout: float) -> EdvitError:
+def _translate(error: Any, address: str, timeout: float, advice: str) -> EdvitError:
     status = grpc.StatusCode
     details = (error.details() or "").strip().rstrip(".")
     match error.code():
@@ -238,8 +243,7 @@ def _translate(error: Any, address: str, timeout: float) -> EdvitError:
                     code="link.handshake",
                 )
             return LinkError(
-                f"the device at {address} cannot be reached ({details or 'connection lost'}): "
-                "check that `edvit-tf device run` is running there"
+                f"the device at {address} cannot be reached ({details or 'connection lost'}): {advice}"
             )
         case status.FAILED_PRECONDITION:
             code = dict(error.trailing_metadata() or ()).get(CODE_KEY, DeviceError.code)

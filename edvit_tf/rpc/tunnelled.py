@@ -103,6 +103,8 @@ class TunnelChannel:
 class TunnelledLink(ChannelLink):
     """A link to a device at the other end of a tunnel, which proved its id when it opened the connection."""
 
+    advice = "check that `edvit-tf device run --dial` runs there, and `edvit-tf serve --listen` here"
+
     def __init__(self, address: str, tunnel: Tunnel) -> None:
         super().__init__(address, TunnelChannel(tunnel))
         self._tunnel = tunnel

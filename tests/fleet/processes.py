@@ -1,18 +1,48 @@
 """Real device processes, which are always gone at the end."""
 
+import asyncio
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from edvit_tf.bundle.reader import Bundle
 from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
+from edvit_tf.fleet import Announced, at_address, deploy
+from edvit_tf.fleet.state import FleetState, save
 
 
 def command(*arguments: str | Path) -> list[str]:
     """`edvit-tf` as this interpreter runs it."""
     return [sys.executable, "-m", "edvit_tf.cli.main", *map(str, arguments)]
+
+
+@contextmanager
+def deployed_fleet(names: Sequence[str], folder: Path, bundle: Bundle, link: str) -> Iterator[ThrowAwayFleet]:
+    """Devices that hold a bundle; `link` "out": they listen, "in": they dial in."""
+    with device_fleet(names, folder, dial=free_address() if link == "in" else "") as fleet:
+        signed = fleet.sign(bundle)
+        if link == "out":
+            found = [at_address(device.address) for device in fleet.devices]
+            save(fleet.folder, signed, asyncio.run(deploy(signed, found, connect=fleet.connect)))
+        else:
+            with FleetState(fleet.folder) as state:
+                for device in fleet.devices:
+                    state.enrol(Announced(device.address, device.id, device.name))
+            more = ["--devices", str(len(names)), "--timeout", "10", *fleet.listening]
+            run = command("fleet", "deploy", bundle.path, "--state", fleet.folder, *more)
+            subprocess.run(run, check=True, capture_output=True, timeout=60)
+        yield fleet
+
+
+def free_address() -> str:
+    """An address of this machine where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @contextmanager
@@ -68,8 +98,10 @@ __all__ = [
     "DeviceProcess",
     "ThrowAwayFleet",
     "command",
+    "deployed_fleet",
     "device_fleet",
     "elsewhere",
+    "free_address",
     "frozen",
     "slowed",
     "started",

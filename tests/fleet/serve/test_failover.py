@@ -1,6 +1,5 @@
 """Real device processes that are killed, frozen and started again under an aggregator that runs."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.fleet import at_address, deploy
-from edvit_tf.fleet.state import FleetState, Known, load, save
+from edvit_tf.fleet.state import FleetState, Known, load
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, device_fleet, frozen
+from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, deployed_fleet, frozen
 from tests.fleet.serve.asked import png
 from tests.fleet.serve.process import edvit, serving, until
 
@@ -22,14 +20,13 @@ DOWN_SECONDS = 6.0
 REJOIN_SECONDS = 10.0
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[ThrowAwayFleet]:
-    """Four devices that hold a bundle for two."""
+@pytest.fixture(scope="module", params=["out", "in"])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bundle: Bundle
+) -> Iterator[ThrowAwayFleet]:
+    """Four devices that hold a bundle for two; once they are called, and once they dial in."""
     names = ["ash", "beech", "cedar", "date"]
-    with device_fleet(names, tmp_path_factory.mktemp("devices")) as fleet:
-        signed = fleet.sign(bundle)
-        addresses = [at_address(device.address) for device in fleet.devices]
-        save(fleet.folder, signed, asyncio.run(deploy(signed, addresses, connect=fleet.connect)))
+    with deployed_fleet(names, tmp_path_factory.mktemp("devices"), bundle, request.param) as fleet:
         yield fleet
 
 
@@ -50,7 +47,7 @@ def test_a_killed_device_is_replaced_rejoins_and_takes_its_own_back(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
     data, possible = png(bundle), possible_answers(bundle, picture(bundle))
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         assert it.classify(data)["complete"]
         victim, submodel = holder(made)
         victim.kill()
@@ -77,7 +74,7 @@ def test_a_frozen_device_is_down_in_time_and_its_late_word_changes_nothing(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
     data, possible = png(bundle), possible_answers(bundle, picture(bundle))
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         assert it.classify(data)["complete"]
         victim, submodel = holder(made, 1)
         with frozen(victim):
@@ -97,7 +94,7 @@ def test_an_aggregator_that_is_killed_starts_again_with_all_of_it(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
     data = png(bundle)
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         it.classify(data)
         victim, _ = holder(made)
         victim.kill()
@@ -106,7 +103,7 @@ def test_an_aggregator_that_is_killed_starts_again_with_all_of_it(
         it.process.wait()
     stand_in, _ = holder(made)
     assert stand_in is not victim
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         until(lambda: it.classify(data)["complete"], REJOIN_SECONDS)
         assert holder(made)[0] is stand_in
         assert json.loads(it.ask("GET", "/healthz")[1])["devices_answering"] == 3
@@ -116,7 +113,7 @@ def test_an_aggregator_that_is_killed_starts_again_with_all_of_it(
 
 def test_half_lost_moves_nothing(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
     data = png(bundle)
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         until(lambda: it.classify(data)["complete"], REJOIN_SECONDS)
         victim, _ = holder(made)
         other = next(device for device in made.devices if device is not victim)
@@ -131,13 +128,14 @@ def test_an_operator_drains_and_removes_a_device_under_way(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
     data = png(bundle)
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         until(lambda: load(made.folder)[1].moved == {}, REJOIN_SECONDS)
         assert it.classify(data)["complete"]
         leaving, submodel = holder(made)
         status, (rows,) = edvit("fleet", "status", "--state", made.folder)
         assert status == 0
         assert {row["name"] for row in rows} == {device.name for device in made.devices}
+        assert {row["link"] for row in rows} == {"in" if made.dial else "out"}
         status, (refused,) = edvit("fleet", "remove", leaving.name, "--state", made.folder)
         assert (status, refused["error"]["code"]) == (2, "fleet.holds")
         status, (said,) = edvit("fleet", "drain", leaving.name, "--state", made.folder)

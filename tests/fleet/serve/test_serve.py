@@ -18,32 +18,30 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.bundle.writer import write_manifest
 from edvit_tf.errors import BusyError, DataError, LinkError
-from edvit_tf.fleet import at_address, deploy
 from edvit_tf.fleet.keys import make_keys
-from edvit_tf.fleet.state import save
 from edvit_tf.rpc.aggregator_channel import AggregatorLink
 from edvit_tf.rpc.certificates import issue_for_device, utc_now
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import ThrowAwayFleet, device_fleet
+from tests.fleet.processes import ThrowAwayFleet, deployed_fleet
 from tests.fleet.serve.asked import png
 from tests.fleet.serve.process import edvit, serving
 
 pytestmark = [pytest.mark.fleet, pytest.mark.long]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[ThrowAwayFleet]:
-    """Three devices that hold a bundle for two."""
-    with device_fleet(["ash", "beech", "cedar"], tmp_path_factory.mktemp("devices")) as fleet:
-        signed = fleet.sign(bundle)
-        addresses = [at_address(device.address) for device in fleet.devices]
-        save(fleet.folder, signed, asyncio.run(deploy(signed, addresses, connect=fleet.connect)))
+@pytest.fixture(scope="module", params=["out", "in"])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bundle: Bundle
+) -> Iterator[ThrowAwayFleet]:
+    """Three devices that hold a bundle for two; once they are called, and once they dial in."""
+    names = ["ash", "beech", "cedar"]
+    with deployed_fleet(names, tmp_path_factory.mktemp("devices"), bundle, request.param) as fleet:
         yield fleet
 
 
 def test_pictures_are_answered_by_every_way_in(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
     data, possible = png(bundle), possible_answers(bundle, picture(bundle))
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         answer = it.classify(data)
         assert answer["complete"]
         assert answer["probabilities"] in possible
@@ -74,7 +72,7 @@ def test_pictures_are_answered_by_every_way_in(made: ThrowAwayFleet, bundle: Bun
 async def test_grpc_says_busy_and_what_is_no_picture_and_serves_owners_alone(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with serving(made.folder, tmp_path / "log", "--in-flight", "1") as it:
+    with serving(made.folder, tmp_path / "log", "--in-flight", "1", *made.listening) as it:
         link = AggregatorLink(it.ready["grpc"], made.keys.credentials)
         reply = await link.classify(png(bundle), seconds=1.5, timeout=5)
         assert list(reply.probabilities) in possible_answers(bundle, picture(bundle))
@@ -104,7 +102,7 @@ def test_what_is_in_flight_is_answered_before_it_ends(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     device = made.devices[0]
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         assert it.classify(png(bundle))["complete"]
         got: list[Any] = []
         frozen = [one for one in made.devices if one is not device]
@@ -133,7 +131,7 @@ def test_a_new_version_is_deployed_while_it_answers_and_no_answer_is_lost_or_mix
     write_manifest(folder, replace(bundle.manifest, version=bundle.manifest.version + 1))
     possible = possible_answers(bundle, picture(bundle))
     data = png(bundle)
-    with serving(made.folder, tmp_path / "log") as it:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
         answers: list[Any] = []
         over = threading.Event()
 
@@ -144,7 +142,7 @@ def test_a_new_version_is_deployed_while_it_answers_and_no_answer_is_lost_or_mix
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.5)
-        addresses = [f"--address={device.address}" for device in made.devices]
+        addresses = [f"--address={device.address}" for device in made.devices if not made.dial]
         status, said = edvit("fleet", "deploy", folder, "--state", made.folder, *addresses)
         assert status == 0, said
         time.sleep(1.0)
@@ -162,7 +160,7 @@ def test_it_deploys_the_bundle_that_it_is_given(made: ThrowAwayFleet, bundle: Bu
     folder = tmp_path / "newest"
     shutil.copytree(bundle.path, folder)
     write_manifest(folder, replace(bundle.manifest, version=bundle.manifest.version + 2))
-    with serving(made.folder, tmp_path / "log", str(folder)) as it:
+    with serving(made.folder, tmp_path / "log", str(folder), *made.listening) as it:
         assert it.ready["bundle_version"] == bundle.manifest.version + 2, "the deploy's own line"
         assert it.process.stdout is not None
         it.ready = json.loads(it.process.stdout.readline())
