@@ -13,7 +13,7 @@ from edvit_tf.rpc.tls import Credentials
 from edvit_tf.rpc.tunnel import Answer
 
 FIRST_SECONDS = 0.2
-LONGEST_SECONDS = 3.0
+LONGEST_SECONDS = 2.0
 # An aggregator that does not take the device is not asked every few seconds.
 LONGEST_REFUSED_SECONDS = 30.0
 # After so long a connection was a good one, and the next is tried at once.

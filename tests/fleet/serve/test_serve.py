@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from edvit_tf.rpc.certificates import issue_for_device, utc_now
 from tests.fleet.fakes import picture, possible_answers
 from tests.fleet.processes import ThrowAwayFleet, deployed_fleet
 from tests.fleet.serve.asked import png
-from tests.fleet.serve.process import edvit, serving
+from tests.fleet.serve.process import Serving, edvit, serving, until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.long]
+
+REJOIN_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module", params=["out", "in"])
@@ -39,9 +42,22 @@ def made(
         yield fleet
 
 
+@contextmanager
+def answering(made: ThrowAwayFleet, log: Path, *options: str) -> Iterator[Serving]:
+    """An aggregator, when every device answers: those that dial in take some seconds."""
+    with serving(made.folder, log, *options, *made.listening) as it:
+        until(lambda: everyone_answers(it), REJOIN_SECONDS)
+        yield it
+
+
+def everyone_answers(it: Serving) -> bool:
+    answering: int = json.loads(it.ask("GET", "/healthz")[1])["devices_answering"]
+    return answering == 3
+
+
 def test_pictures_are_answered_by_every_way_in(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
     data, possible = png(bundle), possible_answers(bundle, picture(bundle))
-    with serving(made.folder, tmp_path / "log", *made.listening) as it:
+    with answering(made, tmp_path / "log") as it:
         answer = it.classify(data)
         assert answer["complete"]
         assert answer["probabilities"] in possible
@@ -72,7 +88,7 @@ def test_pictures_are_answered_by_every_way_in(made: ThrowAwayFleet, bundle: Bun
 async def test_grpc_says_busy_and_what_is_no_picture_and_serves_owners_alone(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with serving(made.folder, tmp_path / "log", "--in-flight", "1", *made.listening) as it:
+    with answering(made, tmp_path / "log", "--in-flight", "1") as it:
         link = AggregatorLink(it.ready["grpc"], made.keys.credentials)
         reply = await link.classify(png(bundle), seconds=1.5, timeout=5)
         assert list(reply.probabilities) in possible_answers(bundle, picture(bundle))
@@ -102,7 +118,7 @@ def test_what_is_in_flight_is_answered_before_it_ends(
     made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     device = made.devices[0]
-    with serving(made.folder, tmp_path / "log", *made.listening) as it:
+    with answering(made, tmp_path / "log") as it:
         assert it.classify(png(bundle))["complete"]
         got: list[Any] = []
         frozen = [one for one in made.devices if one is not device]
@@ -131,7 +147,7 @@ def test_a_new_version_is_deployed_while_it_answers_and_no_answer_is_lost_or_mix
     write_manifest(folder, replace(bundle.manifest, version=bundle.manifest.version + 1))
     possible = possible_answers(bundle, picture(bundle))
     data = png(bundle)
-    with serving(made.folder, tmp_path / "log", *made.listening) as it:
+    with answering(made, tmp_path / "log") as it:
         answers: list[Any] = []
         over = threading.Event()
 
@@ -164,6 +180,20 @@ def test_it_deploys_the_bundle_that_it_is_given(made: ThrowAwayFleet, bundle: Bu
         assert it.ready["bundle_version"] == bundle.manifest.version + 2, "the deploy's own line"
         assert it.process.stdout is not None
         it.ready = json.loads(it.process.stdout.readline())
+        until(lambda: everyone_answers(it), REJOIN_SECONDS)
         answer = it.classify(png(bundle))
-        assert answer["complete"]
         assert answer["bundle_version"] == bundle.manifest.version + 2
+
+
+def test_it_goes_back_to_an_older_version_while_it_answers(
+    made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path
+) -> None:
+    data, possible = png(bundle), possible_answers(bundle, picture(bundle))
+    with answering(made, tmp_path / "log") as it:
+        assert it.classify(data)["bundle_version"] > bundle.manifest.version
+        addresses = [f"--address={device.address}" for device in made.devices if not made.dial]
+        status, said = edvit("fleet", "rollback", bundle.path, "--state", made.folder, *addresses)
+        assert status == 0, said
+        answer = it.classify(data)
+        assert (answer["bundle_version"], answer["complete"]) == (bundle.manifest.version, True)
+        assert answer["probabilities"] in possible
