@@ -29,11 +29,17 @@ async def refresh(state: FleetState, connect: Connect) -> None:
         return
     known = {device.id: device for device in state.devices()}
     asked = await _ask(list(known.values()), connect)
-    silent = [device for device in asked if device.state not in _ANSWERS]
+    silent = [device for device in asked if not answers(device)]
     if silent:
-        now = {device.id: device.address for device in await discover(BROWSE_SECONDS)}
-        moved = [replace(device, address=now[device.id]) for device in silent if device.id in now]
-        asked += await _ask(moved, connect)
+        # Anybody may have announced any of these: only one that has proved itself counts.
+        places = [place for place in await discover(BROWSE_SECONDS) if not place.pair]
+        elsewhere = [
+            replace(device, address=place.address)
+            for device in silent
+            for place in places
+            if place.id == device.id and place.address != device.address
+        ]
+        asked += [device for device in await _ask(elsewhere, connect) if answers(device)]
     for device in {device.id: device for device in asked}.values():
         before = known[device.id]
         same = before.state == device.state
