@@ -101,29 +101,54 @@ def placements(state: StateOption = None, json: JsonOption = False) -> None:
 
 
 def logs(
-    device: Annotated[str, typer.Argument(help="Only of this one: its name or its id's beginning.")] = "",
+    device: Annotated[
+        str, typer.Argument(help="This one's own log instead: its name or its id's beginning.")
+    ] = "",
     state: StateOption = None,
     last: Annotated[int, typer.Option(min=1, max=10_000, help="How many to begin with.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", help="Go on as more happens, until Ctrl-C.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """What has happened in the fleet: who came and went, what moved and why."""
+    """What has happened in the fleet: who came and went, what moved and why; or one device's own log."""
     import time
 
-    from edvit_tf.fleet.standing import named
-
     with _opened(state) as opened:
-        wanted = named(opened.devices(), device).id if device else ""
-        events = opened.events()
-        events = [event for event in events if not wanted or event.device == wanted][-last:]
-        _print_events(events, opened, json=json)
+        if device:
+            _device_log(opened, device, last, follow=follow, json=json)
+            return
+        _print_events(opened.events(last=last), opened, json=json)
         seen = max((event.number for event in opened.events(last=1)), default=0)
         while follow:
             time.sleep(FOLLOW_SECONDS)
             fresh = opened.events(after=seen)
             seen = max((event.number for event in fresh), default=seen)
-            events = [event for event in fresh if not wanted or event.device == wanted]
-            _print_events(events, opened, json=json)
+            _print_events(fresh, opened, json=json)
+
+
+def _device_log(state: "FleetState", device: str, last: int, *, follow: bool, json: bool) -> None:
+    import asyncio
+
+    from edvit_tf.fleet.connect import link_to
+    from edvit_tf.fleet.hold import running
+    from edvit_tf.fleet.journal import read_journal
+    from edvit_tf.fleet.standing import named
+
+    found = named(state.devices(), device)
+    credentials = keys_in(state.folder).credentials
+    served = running(state.folder)
+
+    async def work() -> None:
+        link = link_to(found.address, found.id, credentials, relay=served.grpc if served else "")
+        try:
+            async for line in read_journal(link, last=last, follow=follow):
+                if json:
+                    emit({"device": found.id, "name": found.name, **line.to_json()})
+                else:
+                    show(f"{line.time} {found.name} {line.level}: {line.message}")
+        finally:
+            await link.close()
+
+    asyncio.run(work())
 
 
 def drain(

@@ -64,11 +64,11 @@ def serve(
     from edvit_tf.errors import MissingPackage
     from edvit_tf.fleet.state import default_folder
     from edvit_tf.fleet.wire import WireSettings
+    from edvit_tf.json_lines import log_json
     from edvit_tf.rpc.address import listen_address
 
     try:
         from edvit_tf.fleet.serve.front import Bounds
-        from edvit_tf.fleet.serve.log import log_json
         from edvit_tf.fleet.serve.service import ServeSettings
         from edvit_tf.fleet.serve.service import serve as run
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from edvit_tf.device.dial import keep_dialled
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
+from edvit_tf.device.journal import Journal
 from edvit_tf.device.membership import Membership, Shown, load_membership, save_membership
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
@@ -124,9 +125,12 @@ async def run_device(
     """
     stopped, reason = _catch_signals()
     store = Store(settings.store)
+    journal = Journal()
+    logging.getLogger().addHandler(journal)
     try:
-        await _serve(settings, store, runtime or installed_runtime(), stopped, on_ready, on_waiting)
+        await _serve(settings, store, runtime or installed_runtime(), journal, stopped, on_ready, on_waiting)
     finally:
+        logging.getLogger().removeHandler(journal)
         store.close()
     if signal.SIGINT in reason:
         raise KeyboardInterrupt
@@ -136,6 +140,7 @@ async def _serve(
     settings: DeviceSettings,
     store: Store,
     runtime: Runtime,
+    journal: Journal,
     stopped: asyncio.Event,
     on_ready: Callable[[Ready], None],
     on_waiting: OnWaiting,
@@ -156,9 +161,9 @@ async def _serve(
     shown = Shown(store, identity, membership)
     try:
         if settings.dial:
-            await _dial_out(settings, service, shown, stopped, on_ready)
+            await _dial_out(settings, service, shown, journal, stopped, on_ready)
         else:
-            await _listen(settings, service, shown, stopped, on_ready)
+            await _listen(settings, service, shown, journal, stopped, on_ready)
     finally:
         service.close()
 
@@ -167,11 +172,14 @@ async def _listen(
     settings: DeviceSettings,
     service: DeviceService,
     shown: Shown,
+    journal: Journal,
     stopped: asyncio.Event,
     on_ready: Callable[[Ready], None],
 ) -> None:
     facts = service.facts
-    server = await serve_grpc(service, settings.interface, settings.port, shown.credentials, shown.renew)
+    server = await serve_grpc(
+        service, settings.interface, settings.port, shown.credentials, shown.renew, journal.read
+    )
     try:
         async with Advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
@@ -185,11 +193,12 @@ async def _dial_out(
     settings: DeviceSettings,
     service: DeviceService,
     shown: Shown,
+    journal: Journal,
     stopped: asyncio.Event,
     on_ready: Callable[[Ready], None],
 ) -> None:
     answering = TunnelServer()
-    add_device(answering, service, shown.renew)
+    add_device(answering, service, shown.renew, journal.read)
     dialling = asyncio.create_task(keep_dialled(settings.dial, shown.credentials, answering.answer))
     try:
         if not stopped.is_set():

@@ -27,6 +27,8 @@ from edvit_tf.rpc.edvit_pb2 import (
     InferRequest,
     InstallReply,
     InstallRequest,
+    JournalLine,
+    JournalRequest,
 )
 from edvit_tf.rpc.link import Handler, late
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
@@ -144,6 +146,17 @@ class ChannelLink:
                 CertificateRequest(certificate=newer), timeout=timeout
             )
         return reply.certificate
+
+    async def journal(self, last: int, *, follow: bool, timeout: float | None) -> AsyncGenerator[str, None]:
+        """The last lines of the device's log as JSON, and with `follow` those that come; None: for ever."""
+        stub = edvit_pb2_grpc.JournalStub(self._channel)
+        with self._translated(timeout or 0.0):
+            call = stub.Read(JournalRequest(last=last, follow=follow), timeout=timeout)
+            try:
+                async for line in call:
+                    yield line.json
+            finally:
+                call.cancel()
 
     async def close(self) -> None:
         """Close the channel; calls under way end with `LinkError`."""
@@ -311,6 +324,24 @@ class _MembershipServicer:
             raise await _refuse(context, error) from error
 
 
+Journal = Callable[[JournalRequest], AsyncGenerator[JournalLine, None]]
+
+
+class _JournalServicer:
+    """Hands out what `read` gives of the device's log."""
+
+    def __init__(self, read: Journal) -> None:
+        self._read = read
+
+    async def Read(  # noqa: N802
+        self, request: JournalRequest, context: Any
+    ) -> AsyncGenerator[JournalLine, None]:
+        del context
+        async with aclosing(self._read(request)) as lines:
+            async for line in lines:
+                yield line
+
+
 class Server:
     """A device's open port."""
 
@@ -335,6 +366,12 @@ class OnlyAggregators(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 _checked(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                _checked_stream(handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
             _checked_stream(handler.stream_stream), handler.request_deserializer, handler.response_serializer
@@ -369,11 +406,19 @@ async def _demand_aggregator(context: Any) -> None:
         )
 
 
-def add_device(server: Any, handler: Handler, renew: Renew | None = None) -> None:
-    """Have a server, gRPC's own or the end of a tunnel, answer what a device answers."""
+def add_device(
+    server: Any, handler: Handler, renew: Renew | None = None, journal: Journal | None = None
+) -> None:
+    """Have a server, gRPC's own or the end of a tunnel, answer what a device answers.
+
+    `renew` takes a newer certificate (DER; empty only asks) and returns the device's. `journal` gives lines
+    of the device's own log.
+    """
     edvit_pb2_grpc.add_DeviceServicer_to_server(_Servicer(handler), server)
     if renew is not None:
         edvit_pb2_grpc.add_MembershipServicer_to_server(_MembershipServicer(renew), server)
+    if journal is not None:
+        edvit_pb2_grpc.add_JournalServicer_to_server(_JournalServicer(journal), server)
 
 
 async def serve_grpc(
@@ -382,11 +427,12 @@ async def serve_grpc(
     port: int,
     credentials: Callable[[], Credentials],
     renew: Renew | None = None,
+    journal: Journal | None = None,
 ) -> Server:
     """Serve `handler` on `address` (an IP address) and `port` (0: any free one).
 
-    `credentials` are asked at each handshake, and only aggregators of the same fleet are served.
-    `renew` takes a newer certificate (DER; empty only asks) and returns the device's.
+    `credentials` are asked at each handshake, and only aggregators of the same fleet are served. The rest is
+    as for `add_device`.
 
     Raises:
         LinkError: when the port is taken or the address is not this machine's.
@@ -394,7 +440,7 @@ async def serve_grpc(
     server = grpc.aio.server(
         interceptors=[OnlyAggregators()], options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
     )
-    add_device(server, handler, renew)
+    add_device(server, handler, renew, journal)
     host = f"[{address}]" if ":" in address else address
     try:
         bound = server.add_secure_port(f"{host}:{port}", server_credentials(credentials))

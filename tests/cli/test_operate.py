@@ -78,12 +78,10 @@ def test_placements_say_what_is_possible_and_why_the_rest_is_not(
     assert "possible" in capsys.readouterr().out
 
 
-def test_logs_are_of_all_or_of_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_say_what_happened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = edvit(capsys, "fleet", "logs", "--state", folder)
     assert lines[0]["event"].endswith("is deployed")
     assert lines[-1]["event"] == "is down: the wire is cut"
-    (one, other) = edvit(capsys, "fleet", "logs", "fake-1", "--state", folder)
-    assert (one["event"], other["event"]) == ("is up", "is down: the wire is cut")
     assert edvit(capsys, "fleet", "logs", "--last", "1", "--state", folder)["name"] == "fake-1"
 
 

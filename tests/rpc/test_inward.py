@@ -56,9 +56,12 @@ async def waiting(fleet: TestFleet, *admitted: str) -> AsyncIterator[tuple[Inwar
 
 
 @contextlib.contextmanager
-def calling(address: str, credentials: Credentials, handler: Echo) -> Iterator["asyncio.Task[None]"]:
-    answering = TunnelServer()
-    add_device(answering, handler)
+def calling(
+    address: str, credentials: Credentials, handler: Echo, answering: TunnelServer | None = None
+) -> Iterator["asyncio.Task[None]"]:
+    if answering is None:
+        answering = TunnelServer()
+        add_device(answering, handler)
     task = asyncio.create_task(dial(address, credentials, answering.answer, lambda: None))
     try:
         yield task

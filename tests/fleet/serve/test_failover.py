@@ -111,6 +111,18 @@ def test_an_aggregator_that_is_killed_starts_again_with_all_of_it(
     victim.start()
 
 
+def test_the_log_of_a_device_is_read_from_afar(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
+    with serving(made.folder, tmp_path / "log", *made.listening) as it:
+        until(lambda: it.classify(png(bundle))["complete"], REJOIN_SECONDS)
+        device, submodel = holder(made)
+        status, lines = edvit("fleet", "logs", device.name, "--last", "200", "--state", made.folder)
+        assert status == 0
+        assert {line["device"] for line in lines} == {device.id}
+        assert any(f"serving {submodel}" in line["message"] for line in lines), device.log()
+        status, few = edvit("fleet", "logs", device.name, "--last", "1", "--state", made.folder)
+        assert (status, len(few)) == (0, 1)
+
+
 def test_half_lost_moves_nothing(made: ThrowAwayFleet, bundle: Bundle, tmp_path: Path) -> None:
     data = png(bundle)
     with serving(made.folder, tmp_path / "log", *made.listening) as it:

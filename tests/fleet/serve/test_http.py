@@ -13,7 +13,7 @@ import pytest
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.fleet.serve.front import Bounds
-from edvit_tf.fleet.serve.log import JsonLines
+from edvit_tf.json_lines import JsonLines
 from tests.fleet.fakes import picture
 from tests.fleet.serve.asked import Asked, asked, png
 

@@ -1,4 +1,4 @@
-"""What goes on, as one JSON object a line on standard error."""
+"""What is logged, as one JSON object a line."""
 
 import json
 import logging
