@@ -4,9 +4,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -15,6 +14,7 @@ import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, LinkError
+from edvit_tf.fleet.again import Again, OnAgain, Usual, hedge_delay
 from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
 from edvit_tf.fleet.budget import Budget
 from edvit_tf.fleet.deploy import Deployment, ensure, examine
@@ -58,6 +58,7 @@ class Aggregator:
         trial: the bundle may still be on trial (`deploy`'s `on_switch`): the devices keep the one before it.
         on_change: called when a device comes to another state.
         wire: in which codec pictures are sent; by default as each device's link needs it.
+        on_again: called when a device is asked again within an answer, or would be if the budget allowed it.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Aggregator:
         trial: bool = False,
         on_change: OnChange = lambda _: None,
         wire: WireSettings = DEFAULT_WIRE,
+        on_again: OnAgain = lambda _: None,
     ) -> None:
         self._bundle = bundle
         self._digest = hashlib.sha256(bundle.manifest_bytes).digest()
@@ -89,6 +91,8 @@ class Aggregator:
         self._members = {device.id: self._member(device) for device in deployment.devices}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._budget = Budget()
+        self._usual = Usual()
+        self._on_again = on_again
         self._asking = 0
         self._idle = asyncio.Event()
         self._exits = AsyncExitStack()
@@ -175,7 +179,7 @@ class Aggregator:
             digest=self._digest,
             deadline=deadline,
             on_reply=partial(self._on_reply, deadline),
-            retry=self._retry,
+            elsewhere=self,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:
@@ -193,40 +197,93 @@ class Aggregator:
         for submodel in self._deployment.assignment:
             if device := self._answering(submodel):
                 parts.setdefault(device, []).append(submodel)
+        return self._to(parts)
+
+    def _to(self, parts: Mapping[str, Sequence[str]]) -> list[Route]:
+        """The routes to these devices for these sub-models."""
         return [
             self._route(self._members[device], link, submodels)
             for device, submodels in parts.items()
             if (link := self._members[device].asked) is not None
         ]
 
-    def _route(self, member: Member, link: Link, submodels: list[str]) -> Route:
+    def _route(self, member: Member, link: Link, submodels: Sequence[str]) -> Route:
         codecs = member.hello.codecs if member.hello else ()
         coding = self._wire.coding(codecs, member.pace)
         return Route(member.id, member.name, link, tuple(sorted(submodels)), coding)
 
-    async def _retry(self, route: Route) -> Route | None:
-        """Whom to ask when the connection of a route broke: the same device again, when it is soon back.
+    def delay(self, route: Route, left: float) -> float | None:
+        """After how many seconds of `left` somebody else is asked, too; None when nobody else can be."""
+        return hedge_delay(self._usual.of(route.device), left) if self._elsewhere(route) else None
+
+    def hedge(self, route: Route) -> list[Route]:
+        """Whom to ask beside a device that is slow: those that hold the same."""
+        return self._allowed(self._elsewhere(route), Again.HEDGE)
+
+    async def retry(self, route: Route) -> list[Route]:
+        """Whom to ask when the connection of a route broke: others, or the same device when it is soon back.
 
         Of a device that has gone for good an answer should not wait longer than it takes to find that out.
         """
+        if others := self._elsewhere(route):
+            return self._allowed(others, Again.RETRY)
         member = self._members.get(route.device)
-        if member is None or not self._budget.take():
-            return None
+        if member is None:
+            return []
+        if not self._budget.allows():
+            return self._allowed([route], Again.RETRY)
         try:
             async with asyncio.timeout(RETRY_SECONDS):
                 await member.ready()
         except TimeoutError:
-            return None
-        link = member.asked
-        return replace(route, link=link) if link is not None else None
+            return []
+        return self._allowed(self._to({route.device: route.submodels}), Again.RETRY)
+
+    def _allowed(self, routes: Sequence[Route], why: Again) -> list[Route]:
+        """Those of the routes that the budget allows; all are counted."""
+        allowed = []
+        for route in routes:
+            if self._budget.take():
+                allowed.append(route)
+                self._on_again(why)
+            else:
+                self._on_again(Again.REFUSED)
+        return allowed
+
+    def _elsewhere(self, route: Route) -> list[Route]:
+        """Whom to ask for the same sub-models instead; empty unless somebody holds each of them."""
+        parts: dict[str, list[str]] = {}
+        for submodel in route.submodels:
+            for device in self._places(submodel):
+                if device != route.device and self._holds(device, submodel):
+                    parts.setdefault(device, []).append(submodel)
+                    break
+        found = self._to(parts)
+        return found if sum(len(other.submodels) for other in found) == len(route.submodels) else []
 
     def _answering(self, submodel: str) -> str | None:
         """Whom to ask for a sub-model: its holder, or its home when only that can answer now."""
-        for device in (self._deployment.holder(submodel), self._deployment.assignment[submodel]):
+        for device in self._places(submodel):
             member = self._members.get(device)
             if member is not None and member.asked is not None:
                 return device
         return None
+
+    def _places(self, submodel: str) -> tuple[str, str]:
+        """Who may hold a sub-model."""
+        return self._deployment.holder(submodel), self._deployment.assignment[submodel]
+
+    def _holds(self, device: str, submodel: str) -> bool:
+        """Whether a device should be sent pictures, and says that it serves a sub-model of this bundle."""
+        member = self._members.get(device)
+        if member is None or member.asked is None or member.hello is None:
+            return False
+        return any(
+            holding.submodel == submodel and holding.serving
+            for generation in member.hello.generations
+            if generation.manifest == self._digest
+            for holding in generation.holdings
+        )
 
     async def _prepare(self, device: str, link: Link, hello: HelloReply) -> HelloReply:
         wanted = self._deployment.wanted(device)
@@ -249,6 +306,7 @@ class Aggregator:
         if reply.error is not None:
             member.report(route.link, reply.error)
         else:
+            self._usual.note(route.device, reply.milliseconds / 1000)
             member.answered(route.link, route.submodels, reply.interpreter_milliseconds / 1000)
 
     def _measure(self, member: Member, link: Link, reply: DeviceReply, deadline: float) -> None:

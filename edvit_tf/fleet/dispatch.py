@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edvit_tf.bundle.manifest import Manifest
 from edvit_tf.errors import DeadlineError, EdvitError, LinkError
@@ -29,8 +30,22 @@ class Route:
 
 
 OnReply = Callable[[Route, DeviceReply], None]
-# Whom to ask instead of a route whose connection broke; None: nobody.
-Retry = Callable[[Route], Awaitable[Route | None]]
+
+
+class Elsewhere(Protocol):
+    """Whom to ask again, and when; each method is asked once a route at most."""
+
+    def delay(self, route: Route, left: float) -> float | None:
+        """After how many seconds without an answer `hedge` is asked, of `left` that remain; None: never."""
+        ...
+
+    def hedge(self, route: Route) -> Sequence[Route]:
+        """Whom to ask beside a device that is slow."""
+        ...
+
+    async def retry(self, route: Route) -> Sequence[Route]:
+        """Whom to ask instead of a device whose connection broke."""
+        ...
 
 
 async def dispatch(
@@ -41,46 +56,126 @@ async def dispatch(
     digest: bytes = b"",
     deadline: float = DEFAULT_DEADLINE,
     on_reply: OnReply = lambda *_: None,
-    retry: Retry | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> list[DeviceReply]:
-    """Ask every route and return one reply for each, within `deadline` seconds.
+    """Ask every route and return a reply for each that was asked, within `deadline` seconds.
 
     With `digest`, the SHA-256 of the manifest file, a bundle that only shares its version with it is refused.
 
     A device that fails, is late or answers garbage has a reply with an error and no features. Late answers
-    are dropped. `on_reply` is told of every reply. When a connection breaks, `retry` may say whom to ask
-    instead, within the same deadline.
+    are dropped. `on_reply` is told of every reply. `elsewhere` may have a route asked again, within the same
+    deadline; of two that answer for a sub-model the first counts, and the other is not waited for.
     """
     question = secrets.token_hex(8)
     end = time.monotonic() + deadline
 
     async def ask(route: Route) -> DeviceReply:
-        reply = await _ask(manifest, route, _request(manifest, route, question, digest), picture, end)
-        on_reply(route, reply)
-        return reply
+        return await _ask(manifest, route, _request(manifest, route, question, digest), picture, end)
 
-    async def insist(route: Route) -> DeviceReply:
-        reply = await ask(route)
-        if retry is None or not isinstance(reply.error, LinkError) or isinstance(reply.error, DeadlineError):
-            return reply
-        other = await retry(route)
-        return reply if other is None else await ask(other)
+    def failed(route: Route, error: EdvitError) -> DeviceReply:
+        return _failed(route, error, coding=route.coding, sent=picture.size(route.coding))
 
-    tasks = [asyncio.create_task(insist(route)) for route in routes]
+    asked = _Asked(ask, failed, on_reply)
+    tasks = [asyncio.create_task(_see_to(route, asked, elsewhere, end)) for route in routes]
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=deadline)
         for task in pending:
             task.cancel()
-    replies = []
-    for route, task in zip(routes, tasks, strict=True):
-        if task.done() and not task.cancelled():
-            replies.append(task.result())
-        else:
-            error = late(route.link.address, deadline)
-            size = picture.size(route.coding)
-            replies.append(_failed(route, error, coding=route.coding, sent=size))
-            on_reply(route, replies[-1])
-    return replies
+        for task in set(tasks) - pending:
+            task.result()  # a bug is not an answer
+    return asked.end(deadline)
+
+
+async def _see_to(route: Route, asked: "_Asked", elsewhere: Elsewhere | None, end: float) -> None:
+    """Ask a route, and if need be again."""
+    delay = elsewhere.delay(route, end - time.monotonic()) if elsewhere is not None else None
+    if elsewhere is None or delay is None:
+        reply = await asked.ask(asked.begin(route))
+    else:
+        first = asked.begin(route)
+        task = asyncio.create_task(asked.ask(first))
+        try:
+            await asyncio.wait({task}, timeout=delay)
+            if not task.done():
+                await asked.race(first, task, [asked.begin(other) for other in elsewhere.hedge(route)])
+                return
+            reply = task.result()
+        finally:
+            task.cancel()
+    if elsewhere is not None and _broke(reply):
+        others = await elsewhere.retry(route)
+        await asyncio.gather(*(asked.ask(asked.begin(other)) for other in others))
+
+
+class _Asked:
+    """All that are asked for one answer, in the order in which they were, by number."""
+
+    def __init__(
+        self,
+        ask: Callable[[Route], Awaitable[DeviceReply]],
+        failed: Callable[[Route, EdvitError], DeviceReply],
+        on_reply: OnReply,
+    ) -> None:
+        self._ask = ask
+        self._failed = failed
+        self._on_reply = on_reply
+        self._asked: list[tuple[Route, DeviceReply | None]] = []
+
+    def begin(self, route: Route) -> int:
+        """Take a route up."""
+        self._asked.append((route, None))
+        return len(self._asked) - 1
+
+    async def ask(self, number: int) -> DeviceReply:
+        """Ask, and keep the reply."""
+        route, _ = self._asked[number]
+        reply = await self._ask(route)
+        self._asked[number] = route, reply
+        self._on_reply(route, reply)
+        return reply
+
+    async def race(self, first: int, asking: asyncio.Task[DeviceReply], others: Sequence[int]) -> None:
+        """Ask the others, too, and wait until the first has answered or all of them have."""
+        tasks = {asking: first, **{asyncio.create_task(self.ask(other)): other for other in others}}
+        running = set(tasks)
+        try:
+            while running:
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                if self._answered([first]) or (others and self._answered(others)):
+                    for task in running:
+                        route, _ = self._asked[tasks[task]]
+                        self._asked[tasks[task]] = route, self._failed(route, _outrun(route))
+                    return
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def end(self, deadline: float) -> list[DeviceReply]:
+        """All replies; who has not answered is late."""
+        replies = []
+        for route, reply in self._asked:
+            if reply is None:
+                reply = self._failed(route, late(route.link.address, deadline))
+                self._on_reply(route, reply)
+            replies.append(reply)
+        return replies
+
+    def _answered(self, numbers: Sequence[int]) -> bool:
+        return all(
+            reply is not None and reply.error is None
+            for _, reply in (self._asked[number] for number in numbers)
+        )
+
+
+def _broke(reply: DeviceReply) -> bool:
+    return isinstance(reply.error, LinkError) and not isinstance(reply.error, DeadlineError)
+
+
+def _outrun(route: Route) -> DeadlineError:
+    return DeadlineError(
+        f"{route.name} was slower than usual, and another device that holds the same answered first",
+        code="device.slower",
+    )
 
 
 def _request(manifest: Manifest, route: Route, question: str, digest: bytes) -> InferRequest:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import EdvitError
+from edvit_tf.fleet.again import OnAgain
 from edvit_tf.fleet.aggregator import cancel
 from edvit_tf.fleet.deploy import Deployment
 from edvit_tf.fleet.hello import State
@@ -57,6 +58,7 @@ class Keeper:
         policy: when something is moved.
         on_move, on_pause: called when a sub-model has moved, and when moving is paused or goes on.
         wire: in which codec pictures are sent.
+        on_again: called when a device is asked again within an answer.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Keeper:
         on_move: OnMove = lambda: None,
         on_pause: OnPause = lambda _: None,
         wire: WireSettings = DEFAULT_WIRE,
+        on_again: OnAgain = lambda _: None,
     ) -> None:
         self._state = state
         self._connect = connect
@@ -83,6 +86,7 @@ class Keeper:
         self._on_move = on_move
         self._on_pause = on_pause
         self._wire = wire
+        self._on_again = on_again
         self._aggregator: MovingAggregator | None = None
         self._seen = -1
         self._histories: dict[str, History] = {}
@@ -135,6 +139,7 @@ class Keeper:
             trial=trial,
             on_change=self._on_change,
             wire=self._wire,
+            on_again=self._on_again,
         )
         await aggregator.__aenter__()
         return aggregator

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from edvit_tf.fleet.again import Again
 from edvit_tf.fleet.answer import Answer
 from edvit_tf.fleet.hello import DeviceStatus, State
 
@@ -57,6 +58,14 @@ class Metrics:
         self._moves = Counter(
             "edvit_moves", "Sub-models that went to another device.", registry=self._registry
         )
+        self._again = Counter(
+            "edvit_asked_again",
+            "Devices that were asked again within an answer: hedge, retry, or refused by the budget.",
+            ["what"],
+            registry=self._registry,
+        )
+        for what in Again:
+            self._again.labels(what.value)  # it is there before it happens
         self._paused = Gauge(
             "edvit_moves_paused",
             "1 while too many devices are lost to move anything.",
@@ -87,6 +96,10 @@ class Metrics:
     def moved(self) -> None:
         """A sub-model went to another device."""
         self._moves.inc()
+
+    def asked_again(self, what: Again) -> None:
+        """A device was asked again within an answer, or would have been."""
+        self._again.labels(what.value).inc()
 
     def paused(self, paused: bool) -> None:
         """Whether nothing is moved."""

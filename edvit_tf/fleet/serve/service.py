@@ -75,6 +75,7 @@ async def serve(settings: ServeSettings, on_ready: Callable[[Running], None]) ->
             on_move=metrics.moved,
             on_pause=metrics.paused,
             wire=settings.wire,
+            on_again=metrics.asked_again,
         )
         front = Front(lambda: keeper.aggregator, settings.bounds, metrics)
         async with _inward_port(settings.inward, inward, keyring) as dialled, keeper:
