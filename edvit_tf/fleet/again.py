@@ -4,8 +4,11 @@ Of each device once, never after the deadline, and over all answers no more than
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
+
+from edvit_tf.fleet.budget import Budget
+from edvit_tf.fleet.dispatch import Route
 
 # So many answers of a device are remembered; of fewer than the second nothing is concluded.
 KEPT = 64
@@ -28,6 +31,9 @@ class Again(Enum):
 
 
 OnAgain = Callable[[Again], None]
+# Who else holds all that a route asks for, and the same device when it is soon back; empty for nobody.
+Others = Callable[[Route], list[Route]]
+Back = Callable[[Route], Awaitable[list[Route]]]
 
 
 def hedge_delay(took: Sequence[float], left: float) -> float:
@@ -57,3 +63,52 @@ class Usual:
     def of(self, device: str) -> Sequence[float]:
         """The last answers of a device."""
         return self._took.get(device, ())
+
+
+class Insisting:
+    """Says for an aggregator whom to ask again and when (`edvit_tf.fleet.dispatch.Elsewhere`).
+
+    `on_again` is called for each that is asked again, and for each that the budget does not allow.
+    """
+
+    def __init__(self, others: Others, back: Back, on_again: OnAgain) -> None:
+        self._others = others
+        self._back = back
+        self._on_again = on_again
+        self._budget = Budget()
+        self._usual = Usual()
+
+    def asked(self, number: int) -> None:
+        """So many were asked for the first time."""
+        self._budget.earn(number)
+
+    def answered(self, device: str, seconds: float) -> None:
+        """A device has answered within so many seconds."""
+        self._usual.note(device, seconds)
+
+    def delay(self, route: Route, left: float) -> float | None:
+        """After how many seconds of `left` somebody else is asked, too; None when nobody else can be."""
+        return hedge_delay(self._usual.of(route.device), left) if self._others(route) else None
+
+    def hedge(self, route: Route) -> list[Route]:
+        """Whom to ask beside a device that is slow: those that hold the same."""
+        return self._allowed(self._others(route), Again.HEDGE)
+
+    async def retry(self, route: Route) -> list[Route]:
+        """Whom to ask when the connection of a route broke: others, or the same device again."""
+        if others := self._others(route):
+            return self._allowed(others, Again.RETRY)
+        if not self._budget.allows():
+            return self._allowed([route], Again.RETRY)
+        return self._allowed(await self._back(route), Again.RETRY)
+
+    def _allowed(self, routes: Sequence[Route], why: Again) -> list[Route]:
+        """Those of the routes that the budget allows."""
+        allowed = []
+        for route in routes:
+            if self._budget.take():
+                allowed.append(route)
+                self._on_again(why)
+            else:
+                self._on_again(Again.REFUSED)
+        return allowed

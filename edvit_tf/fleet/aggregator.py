@@ -14,9 +14,8 @@ import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, LinkError
-from edvit_tf.fleet.again import Again, OnAgain, Usual, hedge_delay
+from edvit_tf.fleet.again import Insisting, OnAgain
 from edvit_tf.fleet.answer import Answer, DeviceReply, fused_answer
-from edvit_tf.fleet.budget import Budget
 from edvit_tf.fleet.deploy import Deployment, ensure, examine
 from edvit_tf.fleet.discover import Announced, Browser
 from edvit_tf.fleet.dispatch import DEFAULT_DEADLINE, Route, dispatch
@@ -90,9 +89,7 @@ class Aggregator:
         self._on_change = on_change
         self._members = {device.id: self._member(device) for device in deployment.devices}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._budget = Budget()
-        self._usual = Usual()
-        self._on_again = on_again
+        self._insisting = Insisting(self._elsewhere, self._back, on_again)
         self._asking = 0
         self._idle = asyncio.Event()
         self._exits = AsyncExitStack()
@@ -171,7 +168,7 @@ class Aggregator:
         manifest = self._bundle.manifest
         picture = self._wire.picture(image, [member.pace for member in self._members.values()])
         routes = self._routes()
-        self._budget.earn(len(routes))
+        self._insisting.asked(len(routes))
         replies = await dispatch(
             manifest,
             routes,
@@ -179,7 +176,7 @@ class Aggregator:
             digest=self._digest,
             deadline=deadline,
             on_reply=partial(self._on_reply, deadline),
-            elsewhere=self,
+            elsewhere=self._insisting,
         )
         features = {submodel: value for reply in replies for submodel, value in reply.features.items()}
         if not features:
@@ -212,43 +209,20 @@ class Aggregator:
         coding = self._wire.coding(codecs, member.pace)
         return Route(member.id, member.name, link, tuple(sorted(submodels)), coding)
 
-    def delay(self, route: Route, left: float) -> float | None:
-        """After how many seconds of `left` somebody else is asked, too; None when nobody else can be."""
-        return hedge_delay(self._usual.of(route.device), left) if self._elsewhere(route) else None
-
-    def hedge(self, route: Route) -> list[Route]:
-        """Whom to ask beside a device that is slow: those that hold the same."""
-        return self._allowed(self._elsewhere(route), Again.HEDGE)
-
-    async def retry(self, route: Route) -> list[Route]:
-        """Whom to ask when the connection of a route broke: others, or the same device when it is soon back.
+    async def _back(self, route: Route) -> list[Route]:
+        """The same device again, when it is soon back.
 
         Of a device that has gone for good an answer should not wait longer than it takes to find that out.
         """
-        if others := self._elsewhere(route):
-            return self._allowed(others, Again.RETRY)
         member = self._members.get(route.device)
         if member is None:
             return []
-        if not self._budget.allows():
-            return self._allowed([route], Again.RETRY)
         try:
             async with asyncio.timeout(RETRY_SECONDS):
                 await member.ready()
         except TimeoutError:
             return []
-        return self._allowed(self._to({route.device: route.submodels}), Again.RETRY)
-
-    def _allowed(self, routes: Sequence[Route], why: Again) -> list[Route]:
-        """Those of the routes that the budget allows; all are counted."""
-        allowed = []
-        for route in routes:
-            if self._budget.take():
-                allowed.append(route)
-                self._on_again(why)
-            else:
-                self._on_again(Again.REFUSED)
-        return allowed
+        return self._to({route.device: route.submodels})
 
     def _elsewhere(self, route: Route) -> list[Route]:
         """Whom to ask for the same sub-models instead; empty unless somebody holds each of them."""
@@ -306,7 +280,7 @@ class Aggregator:
         if reply.error is not None:
             member.report(route.link, reply.error)
         else:
-            self._usual.note(route.device, reply.milliseconds / 1000)
+            self._insisting.answered(route.device, reply.milliseconds / 1000)
             member.answered(route.link, route.submodels, reply.interpreter_milliseconds / 1000)
 
     def _measure(self, member: Member, link: Link, reply: DeviceReply, deadline: float) -> None:
