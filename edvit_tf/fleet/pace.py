@@ -9,7 +9,8 @@ from statistics import median
 from typing import Self
 
 WINDOW = 3
-TRIPS = 5
+# About a minute: on a link in use most heartbeats wait behind pictures, and hardly ever all of them.
+TRIPS = 60
 # A picture that was sent raw so many coded ones ago says nothing of now.
 STALE = 64
 
