@@ -34,7 +34,9 @@ class Coding:
             raise ValueError(f"there is no coding {self.codec} of quality {self.quality}")
 
     def __str__(self) -> str:
-        return self.codec if self.quality is None else f"{self.codec} {self.quality}"
+        if self.codec == RAW:
+            return RAW
+        return f"{self.codec} lossless" if self.quality is None else f"{self.codec} {self.quality}"
 
 
 EXACT = Coding()
