@@ -5,7 +5,6 @@ them sees a tenth: that is what an answer waits for.
 """
 
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Self
 
 WINDOW = 3
@@ -69,6 +68,8 @@ class Pace:
 def _middle(samples: tuple[Sample, ...]) -> Sample:
     if not samples:
         return Sample(0, 0.0)
+    half = len(samples) // 2
     return Sample(
-        round(median(sample.size for sample in samples)), median(sample.seconds for sample in samples)
+        sorted([sample.size for sample in samples])[half],
+        sorted([sample.seconds for sample in samples])[half],
     )

@@ -1,4 +1,4 @@
-"""Pictures leave nothing behind, neither in `edvit-tf serve` nor in a device: thousands, or 100,000 of them."""
+"""Pictures leave nothing behind, neither in `edvit-tf serve` nor in a device."""
 
 import json
 import subprocess
