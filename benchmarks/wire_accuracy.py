@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edvit_tf.build.data import load, load_test
 from edvit_tf.build.data.dataset import Split
 from edvit_tf.build.training import Forward
-from edvit_tf.rpc.codecs import EXACT, JPEG, WEBP, Coding, decode, encode
+from edvit_tf.rpc.codecs import EXACT, JPEG, WEBP, Coding, round_trip
 from edvit_tf.vit.checkpoint import load as load_checkpoint
 from edvit_tf.vit.model import from_checkpoint
 
@@ -30,22 +30,9 @@ CODINGS = (
 )
 
 
-def through(images: NDArray[np.uint8], coding: Coding) -> tuple[NDArray[np.uint8], float]:
-    """Pictures uint8 [n, h, w, c] as a device would see them, and the mean bytes of one."""
-    size = 0
-    seen = np.empty_like(images)
-    for index, image in enumerate(images):
-        picture = encode(image, coding)
-        if len(picture.data) >= image.size:
-            picture = encode(image)
-        size += len(picture.data)
-        seen[index] = decode(picture, image.shape)
-    return seen, size / len(images)
-
-
 def measure(forward: Forward, split: Split, coding: Coding, raw: NDArray[np.int64]) -> dict[str, float]:
     """Figures of one split; `raw` is what the model says of the pictures as they are, [n]."""
-    images, size = through(np.asarray(split.images), coding)
+    images, size = round_trip(np.asarray(split.images), coding)
     said = forward(images)["logits"].argmax(axis=1)
     right, before = said == split.labels, raw == split.labels
     change = 100 * (right.astype(float) - before)

@@ -95,6 +95,19 @@ def decode(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
     return _decoded(data, picture.codec, shape)
 
 
+def round_trip(images: np.ndarray, coding: Coding) -> tuple[np.ndarray, float]:
+    """Pictures uint8 [n, h, w, c] as a device would see them, and the mean bytes of one on the wire."""
+    size = 0
+    seen = np.empty_like(images)
+    for index, image in enumerate(images):
+        picture = encode(image, coding)
+        if len(picture.data) >= image.size:
+            picture = encode(image)
+        size += len(picture.data)
+        seen[index] = decode(picture, image.shape)
+    return seen, size / len(images)
+
+
 def _decoded(data: bytes, codec: str, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     if codec == JPEG and data.count(_SCAN) != 1:
