@@ -3,9 +3,10 @@
     python -m benchmarks.memory BUNDLE [--answers 100000] [--wire auto] [--wire-quality N]
 
 Real processes on loopback, one device for each sub-model. Pictures are pieces of photographs from
-scikit-image; one request in a hundred is no picture. Prints one JSON object: for each process bytes, open
-files and threads after a fifth of the answers and at the end, and in between what a straight line through the
-memory says an answer leaves behind.
+scikit-image; one request in a hundred is no picture. Prints one JSON object. Of each process it has what it
+holds after a fifth of the answers and at the end: bytes of memory of its own (also what was swapped out, not
+what is mapped from files, which a kernel takes away as it likes), open files, threads. What an answer leaves
+behind is the slope of a straight line through the memory in between.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -33,7 +34,6 @@ from edvit_tf.errors import DeviceError, EdvitError
 from edvit_tf.fleet import at_address, deploy
 from edvit_tf.fleet.state import save
 from edvit_tf.vit.config import ImageSize
-from tools.soak import Usage, usage
 
 CLIENTS = 4
 PIECES = 64
@@ -54,6 +54,23 @@ def bodies(bundle: Bundle) -> list[bytes]:
         Image.fromarray(cut[:, :, 0] if spec.channels == 1 else cut).save(file, "PNG")
         made.append(file.getvalue())
     return [*made, b"no picture"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has: bytes of memory of its own, open files, threads."""
+
+    memory: int
+    files: int
+    threads: int
+
+
+def usage(process: int) -> Usage:
+    """Read it from /proc."""
+    folder = Path(f"/proc/{process}")
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+    memory = sum(int(status[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
+    return Usage(memory, len(list((folder / "fd").iterdir())), int(status["Threads"]))
 
 
 class Asking:

@@ -34,7 +34,8 @@ from edvit_tf.fleet.state import load, save
 from edvit_tf.fleet.wire import WireSettings
 
 DEADLINE = 20.0
-# The link is learnt, and what each codec makes of a picture.
+# Heartbeats, then answers: the link is learnt, and what each codec makes of a picture.
+QUIET_SECONDS = 3.0
 WARM_UP = 4
 WAYS = {
     "raw": WireSettings("raw"),
@@ -86,6 +87,7 @@ async def ask(state: Path, rounds: int) -> dict[str, object]:
             fleets[name] = await exits.enter_async_context(made)
             if not await made.complete(60.0):
                 raise DeviceError(f"the devices are not up: {[row.reason for row in made.status()]}")
+        await asyncio.sleep(QUIET_SECONDS)
         for fleet in fleets.values():
             for _ in range(WARM_UP):
                 await fleet.classify(pictures[0])

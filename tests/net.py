@@ -72,16 +72,21 @@ def privileged() -> bool:
     return made.returncode == 0 and os.access("/dev/net/tun", os.R_OK | os.W_OK)
 
 
+def require_privilege() -> None:
+    """Skip the test where no namespaces can be made, and fail it under CI=true."""
+    if not privileged():
+        if os.environ.get("CI") == "true":
+            pytest.fail("network namespaces need root and /dev/net/tun: give CI both")
+        pytest.skip("needs the privilege to make network namespaces")
+
+
 @contextmanager
 def network(weather: Weather, *, seed: int, kbit: int | None = None) -> Iterator[Network]:
     """Make it and take it away; `kbit` limits the rate towards the far side by `tc tbf`.
 
     Without the privilege the test is skipped, and under CI=true it fails.
     """
-    if not privileged():
-        if os.environ.get("CI") == "true":
-            pytest.fail("network namespaces need root and /dev/net/tun: give CI both")
-        pytest.skip("needs the privilege to make network namespaces")
+    require_privilege()
     name = f"edvit-{os.getpid()}"
     sides = ((f"{name}-near", NEAR, FAR), (f"{name}-far", FAR, NEAR))
     relay: subprocess.Popen[str] | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edvit_tf.cli.output import JsonOption, emit, say, show
+from edvit_tf.cli.wire import WireQualityOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,10 @@ def evaluate(
     data: DataOption,
     samples: SamplesOption = None,
     format_name: FormatOption = None,
+    wire: Annotated[
+        str, typer.Option("--wire", help="As devices see pictures sent raw (default), jpeg or webp.")
+    ] = "raw",
+    wire_quality: WireQualityOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a bundle on the test split: teacher, fused, and without each sub-model."""
@@ -37,10 +42,16 @@ def evaluate(
 
     from edvit_tf.build.data import load_test
     from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.errors import UsageError
+    from edvit_tf.fleet.wire import WireSettings
+    from edvit_tf.rpc.codecs import round_trip
     from edvit_tf.runtime.ensemble import evaluate as evaluate_bundle
     from edvit_tf.runtime.ensemble import match_labels
     from edvit_tf.vit.config import ImageSize
 
+    coding = WireSettings(wire, wire_quality).forced
+    if coding is None:
+        raise UsageError("every picture is seen in the same way here: give --wire raw, jpeg or webp")
     opened = open_bundle(bundle)
     spec = opened.manifest.input
     test, classes = load_test(
@@ -52,7 +63,8 @@ def evaluate(
     labels = match_labels(test.labels, classes, opened.manifest.classes)
     chosen = np.linspace(0, len(labels) - 1, min(samples or len(labels), len(labels))).astype(np.int64)
     say(f"Evaluating {opened.manifest.name} on {len(chosen)} test pictures of {data}.")
-    result = evaluate_bundle(opened, test.images[chosen], labels[chosen], variant=format_name)
+    images, size = round_trip(test.images[chosen], coding)
+    result = evaluate_bundle(opened, images, labels[chosen], variant=format_name)
     if json:
         emit(
             {
@@ -61,6 +73,7 @@ def evaluate(
                 "fused_accuracy": result.fused,
                 "missing": [{"id": name, "accuracy": value} for name, value in result.missing.items()],
                 "samples": result.samples,
+                "picture_bytes": size,
             }
         )
         return

@@ -166,8 +166,8 @@ class Aggregator:
     async def _classify(self, image: np.ndarray, deadline: float) -> Answer:
         start = time.monotonic()
         manifest = self._bundle.manifest
-        picture = self._wire.picture(image, [member.pace for member in self._members.values()])
         routes = self._routes()
+        picture = self._wire.picture(image)
         self._insisting.asked(len(routes))
         replies = await dispatch(
             manifest,

@@ -82,27 +82,29 @@ class Wire:
         self._raw_size = spec.height * spec.width * spec.channels
         self._costs: dict[Coding, Cost] = {}
         self._pictures = 0
+        # Whether some link was so slow lately that a codec may be worth it.
+        self._needed = False
         self._learning: asyncio.Task[None] | None = None
 
     def coding(self, codecs: Iterable[str], pace: Pace) -> Coding:
         """What to send to a device that takes these codecs beside raw, over a link of that pace."""
         if self._forced is not None:
             return self._forced if self._forced.codec in codecs else EXACT
-        return choose(
-            [coding for coding in self._candidates if coding.codec in codecs],
-            self._costs,
-            pace,
-            self._raw_size,
-        )
+        slowness = pace.byte_seconds
+        if slowness * self._raw_size < GAIN:
+            return EXACT
+        self._needed = True
+        candidates = [coding for coding in self._candidates if coding.codec in codecs]
+        return choose(candidates, self._costs, pace, slowness, self._raw_size)
 
-    def picture(self, image: np.ndarray, paces: Iterable[Pace]) -> "Encoded":
-        """Take a picture uint8 [height, width, channels] that goes to devices whose links have these paces.
+    def picture(self, image: np.ndarray) -> "Encoded":
+        """Take a picture uint8 [height, width, channels].
 
         Raises:
             UsageError: when it has another shape or type than the bundle takes.
         """
         _check(image, self._spec)
-        if self._candidates and self._learning is None and self._curious(paces):
+        if self._needed and self._learning is None and self._due():
             self._learning = asyncio.create_task(asyncio.to_thread(self._learn, image))
             self._learning.add_done_callback(self._learnt)
         return Encoded(image)
@@ -112,11 +114,10 @@ class Wire:
         if self._learning is not None:
             await asyncio.wait({self._learning})
 
-    def _curious(self, paces: Iterable[Pace]) -> bool:
-        """Whether to measure the codings on this picture: where some link may need one."""
+    def _due(self) -> bool:
+        """Whether to measure the codings on this picture."""
         self._pictures += 1
-        due = not self._costs or self._pictures >= RELEARN
-        return due and any(pace.byte_seconds * self._raw_size > GAIN for pace in paces)
+        return not self._costs or self._pictures >= RELEARN
 
     def _learn(self, image: np.ndarray) -> None:
         costs = {}
@@ -128,14 +129,19 @@ class Wire:
 
     def _learnt(self, task: "asyncio.Task[None]") -> None:
         self._learning = None
+        self._needed = False
         self._pictures = 0
         if not task.cancelled():
             task.result()
 
 
-def choose(candidates: Iterable[Coding], costs: Mapping[Coding, Cost], pace: Pace, raw_size: int) -> Coding:
-    """The coding that is worth it: raw, unless another saves `GAIN` seconds; from exact to lossy likewise."""
-    slowness = pace.byte_seconds
+def choose(
+    candidates: Iterable[Coding], costs: Mapping[Coding, Cost], pace: Pace, slowness: float, raw_size: int
+) -> Coding:
+    """The coding that is worth it: raw, unless another saves `GAIN` seconds; from exact to lossy likewise.
+
+    `slowness` is the pace's seconds for a byte; candidates come from the exact to the lossy ones.
+    """
     best, takes = EXACT, slowness * raw_size
     if takes < CHEAP and pace.since_raw >= STALE:
         return EXACT  # to see how long it takes now

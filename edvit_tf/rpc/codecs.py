@@ -34,7 +34,9 @@ class Coding:
             raise ValueError(f"there is no coding {self.codec} of quality {self.quality}")
 
     def __str__(self) -> str:
-        return self.codec if self.quality is None else f"{self.codec} {self.quality}"
+        if self.codec == RAW:
+            return RAW
+        return f"{self.codec} lossless" if self.quality is None else f"{self.codec} {self.quality}"
 
 
 EXACT = Coding()
@@ -91,6 +93,19 @@ def decode(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
     if len(data) >= whole:
         raise _refused(f"the picture has {len(data)} bytes as {picture.codec} and {whole} raw")
     return _decoded(data, picture.codec, shape)
+
+
+def round_trip(images: np.ndarray, coding: Coding) -> tuple[np.ndarray, float]:
+    """Pictures uint8 [n, h, w, c] as a device would see them, and the mean bytes of one on the wire."""
+    size = 0
+    seen = np.empty_like(images)
+    for index, image in enumerate(images):
+        picture = encode(image, coding)
+        if len(picture.data) >= image.size:
+            picture = encode(image)
+        size += len(picture.data)
+        seen[index] = decode(picture, image.shape)
+    return seen, size / len(images)
 
 
 def _decoded(data: bytes, codec: str, shape: tuple[int, int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edvit_tf.build.data import Split
 from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.cli.main import main
 from edvit_tf.runtime.ensemble import evaluate
@@ -48,6 +49,7 @@ def test_json_contract(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "fused_accuracy": expected.fused,
         "missing": [{"id": name, "accuracy": value} for name, value in expected.missing.items()],
         "samples": PICTURES_OF_A_CLASS * len(classes),
+        "picture_bytes": bundle.manifest.input.height * bundle.manifest.input.width,
     }
     assert "Evaluating golden" in captured.err
 
@@ -74,3 +76,23 @@ def test_data_with_classes_that_the_bundle_does_not_know(
 def test_a_format_that_the_bundle_does_not_hold(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(GOLDEN), "--data", str(data), "--format", "f16", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "bundle.format"
+
+
+def test_pictures_as_a_codec_leaves_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = np.mgrid[:8, :8]
+    generator = np.random.default_rng(3)
+    # Flat but for a corner: even at 8 x 8 pixels the exact WebP is shorter than raw.
+    images = np.repeat((200 * (rows + columns < 3)).astype(np.uint8)[np.newaxis, :, :, np.newaxis], 8, axis=0)
+    split = Split(images, generator.integers(0, 4, 8))
+    classes = open_bundle(GOLDEN).manifest.classes
+    monkeypatch.setattr("edvit_tf.build.data.load_test", lambda *_, **__: (split, classes))
+    said = {}
+    for wire in ("raw", "webp"):
+        assert main(["evaluate", str(GOLDEN), "--data", "some", "--wire", wire, "--json"]) == 0
+        said[wire] = json.loads(capsys.readouterr().out)
+    assert said["webp"].pop("picture_bytes") < said["raw"].pop("picture_bytes") == 64
+    assert said["webp"] == said["raw"], "nothing is lost"
+    assert main(["evaluate", str(GOLDEN), "--data", "some", "--wire", "auto", "--json"]) == 2
+    assert "--wire raw" in json.loads(capsys.readouterr().out)["error"]["message"]

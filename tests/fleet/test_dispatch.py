@@ -186,7 +186,7 @@ def test_a_wrong_picture_is_refused_before_it_is_sent(bundle: Bundle, wrong: str
     image = picture(bundle)
     image = image[1:] if wrong == "shape" else image.astype(np.float32)
     with pytest.raises(UsageError, match="takes pictures uint8"):
-        Wire(bundle.manifest.input, DEFAULT_WIRE).picture(image, [])
+        Wire(bundle.manifest.input, DEFAULT_WIRE).picture(image)
 
 
 def test_weak_classes_are_those_that_nobody_left_knows(bundle: Bundle) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +61,10 @@ def pace_of(raw_seconds: float) -> Pace:
     return Pace().beat(0.0).sent_raw(RAW_SIZE, raw_seconds)
 
 
+def chosen(candidates: Sequence[Coding], pace: Pace, costs: Mapping[Coding, Cost] = COSTS) -> Coding:
+    return choose(candidates, costs, pace, pace.byte_seconds, RAW_SIZE)
+
+
 @pytest.mark.parametrize(
     ("raw_seconds", "codecs_there", "wanted"),
     [
@@ -74,31 +78,31 @@ def pace_of(raw_seconds: float) -> Pace:
 )
 def test_the_link_decides(raw_seconds: float, codecs_there: tuple[str, ...], wanted: Coding) -> None:
     candidates = [coding for coding in (LOSSLESS, SAFE) if coding.codec in codecs_there]
-    assert choose(candidates, COSTS, pace_of(raw_seconds), RAW_SIZE) == wanted
+    assert chosen(candidates, pace_of(raw_seconds)) == wanted
 
 
 def test_a_device_that_decodes_slowly_is_sent_raw() -> None:
     fast, slow = pace_of(0.05), replace(pace_of(0.05), decoding=0.06)
-    assert choose([SAFE], COSTS, fast, RAW_SIZE) == SAFE
-    assert choose([SAFE], COSTS, slow, RAW_SIZE) == EXACT
+    assert chosen([SAFE], fast) == SAFE
+    assert chosen([SAFE], slow) == EXACT
 
 
 def test_what_no_codec_makes_shorter_is_sent_raw() -> None:
-    assert choose([SAFE], {SAFE: Cost(RAW_SIZE, 0.001)}, pace_of(5.0), RAW_SIZE) == EXACT
-    assert choose([SAFE], {}, pace_of(5.0), RAW_SIZE) == EXACT, "nothing is known of it yet"
+    assert chosen([SAFE], pace_of(5.0), {SAFE: Cost(RAW_SIZE, 0.001)}) == EXACT
+    assert chosen([SAFE], pace_of(5.0), {}) == EXACT, "nothing is known of it yet"
 
 
 def test_a_link_that_has_become_fast_is_found_out() -> None:
     # A busy machine has made everything slow, and is not busy any more.
     pace = pace_of(0.1)
-    assert choose([SAFE], COSTS, pace, RAW_SIZE) == SAFE
+    assert chosen([SAFE], pace) == SAFE
     sent = 0
-    while choose([SAFE], COSTS, pace, RAW_SIZE) == SAFE:
+    while chosen([SAFE], pace) == SAFE:
         pace = pace.sent_coded(28_000, 0.006, 0.001)
         sent += 1
         assert sent <= STALE
     pace = pace.sent_raw(RAW_SIZE, 0.007)
-    assert choose([SAFE], COSTS, pace, RAW_SIZE) == EXACT
+    assert chosen([SAFE], pace) == EXACT
     assert pace.byte_seconds * RAW_SIZE < GAIN
 
 
@@ -106,14 +110,15 @@ def test_a_slow_link_is_not_tried_with_raw_pictures() -> None:
     pace = pace_of(0.6)
     for _ in range(3 * STALE):
         pace = pace.sent_coded(28_000, 0.11, 0.001)
-        assert choose([SAFE], COSTS, pace, RAW_SIZE) == SAFE
+        assert chosen([SAFE], pace) == SAFE
     assert pace.byte_seconds * RAW_SIZE > CHEAP
 
 
 async def learnt(spec: InputSpec, settings: WireSettings = DEFAULT_WIRE) -> Wire:
     wire = Wire(spec, settings)
     image = photograph()[:, :, : spec.channels]
-    wire.picture(image, [pace_of(1.0)])
+    wire.coding(BOTH, pace_of(1.0))
+    wire.picture(image)
     await wire.close()
     return wire
 
