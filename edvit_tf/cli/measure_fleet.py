@@ -26,9 +26,10 @@ from edvit_tf.fleet import Aggregator, Announced, at_address, deploy
 from edvit_tf.fleet.discover import Browser
 from edvit_tf.fleet.keeper import Keeper
 from edvit_tf.fleet.state import FleetState
+from edvit_tf.fleet.wire import WireSettings
 from edvit_tf.rpc.certificates import device_name
 from edvit_tf.rpc.channel import CLIENT_OPTIONS, GrpcLink
-from edvit_tf.rpc.codecs import encode
+from edvit_tf.rpc.codecs import RAW, encode
 from edvit_tf.rpc.edvit_pb2 import InferRequest
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.tls import channel_credentials
@@ -74,7 +75,7 @@ async def _answers(bundle: Bundle, fleet: IdleFleet, rounds: int, exits: AsyncEx
         return GrpcLink(address, fleet.credentials, device)
 
     aggregator = await exits.enter_async_context(
-        Aggregator(bundle, fleet.deployment, connect=connect, browse=False)
+        Aggregator(bundle, fleet.deployment, connect=connect, browse=False, wire=WireSettings(RAW))
     )
     if not await aggregator.complete(PATIENCE_SECONDS):
         raise DeviceError(f"the idle devices are not up: {[row.reason for row in aggregator.status()]}")

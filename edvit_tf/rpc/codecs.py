@@ -57,8 +57,7 @@ def encode(image: np.ndarray, coding: Coding = EXACT) -> Picture:
     pillow = Image.fromarray(image[:, :, 0] if channels == 1 else image)
     file = BytesIO()
     if coding.codec == JPEG:
-        # Colours are kept at full size: halved, as is usual, they cost what accuracy JPEG costs at all.
-        pillow.save(file, "JPEG", quality=coding.quality, subsampling=0, optimize=True)
+        _save_jpeg(pillow, file, coding.quality)
     elif coding.quality is None:
         # The least effort is thirty times as fast as the most, and a sixth longer.
         pillow.convert("RGB").save(file, "WEBP", lossless=True, quality=0, method=0)
@@ -66,6 +65,18 @@ def encode(image: np.ndarray, coding: Coding = EXACT) -> Picture:
         pillow.convert("RGB").save(file, "WEBP", quality=coding.quality, method=0)
     picture.data = file.getvalue()
     return picture
+
+
+def _save_jpeg(pillow: Image.Image, file: BytesIO, quality: int | None) -> None:
+    # Colours are kept at full size: halved, as is usual, they cost what accuracy JPEG costs at all.
+    options = {"quality": quality, "subsampling": 0}
+    try:
+        pillow.save(file, "JPEG", optimize=True, **options)
+    except OSError:
+        # Noise does not fit into the one buffer that Pillow gives an encoder which optimises.
+        file.seek(0)
+        file.truncate()
+        pillow.save(file, "JPEG", **options)
 
 
 def decode(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:

@@ -51,6 +51,12 @@ def test_lossy_codings_stay_near_and_are_shorter(coding: Coding, channels: int) 
     assert len(picture.data) < image.size / 2
 
 
+@pytest.mark.parametrize("quality", [85, 95])
+def test_noise_has_a_jpeg_too(quality: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    assert decode(encode(image, Coding(JPEG, quality)), image.shape).shape == image.shape
+
+
 def test_colours_keep_their_full_size_in_a_jpeg() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[::2, :, 0] = image[1::2, :, 2] = 255  # lines of red and blue
