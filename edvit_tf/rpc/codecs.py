@@ -60,7 +60,7 @@ def encode(image: np.ndarray, coding: Coding = EXACT) -> Picture:
         # Colours are kept at full size: halved, as is usual, they cost what accuracy JPEG costs at all.
         pillow.save(file, "JPEG", quality=coding.quality, subsampling=0, optimize=True)
     elif coding.quality is None:
-        # The least effort is thirty times as fast as the most, and a sixth longer.
+        # The least effort: the most takes thirty times as long and gives a seventh less.
         pillow.convert("RGB").save(file, "WEBP", lossless=True, quality=0, method=0)
     else:
         pillow.convert("RGB").save(file, "WEBP", quality=coding.quality, method=0)
