@@ -19,6 +19,8 @@ CHOICES = (AUTO, RAW, JPEG, WEBP)
 SAFE_QUALITY = 95
 # A codec is work on both sides, and a lossy one is not the picture: both have to save so many seconds.
 GAIN = 0.010
+# Of a few packets no link is made faster: a picture of fewer bytes is sent as it is.
+SMALLEST = 4096
 # A raw picture that takes at most so many seconds is sent now and then, to see whether the link still needs
 # a codec.
 CHEAP = 0.050
@@ -77,9 +79,10 @@ class Wire:
     def __init__(self, spec: InputSpec, settings: WireSettings) -> None:
         self._spec = spec
         self._forced = settings.forced
-        lossy = () if spec.sound is not None else (Coding(JPEG, SAFE_QUALITY),)
-        self._candidates = (Coding(WEBP), *lossy) if self._forced is None else ()
         self._raw_size = spec.height * spec.width * spec.channels
+        lossy = () if spec.sound is not None else (Coding(JPEG, SAFE_QUALITY),)
+        free = self._forced is None and self._raw_size >= SMALLEST
+        self._candidates = (Coding(WEBP), *lossy) if free else ()
         self._costs: dict[Coding, Cost] = {}
         self._pictures = 0
         # Whether some link was so slow lately that a codec may be worth it.
@@ -90,6 +93,8 @@ class Wire:
         """What to send to a device that takes these codecs beside raw, over a link of that pace."""
         if self._forced is not None:
             return self._forced if self._forced.codec in codecs else EXACT
+        if not self._candidates:
+            return EXACT
         slowness = pace.byte_seconds
         if slowness * self._raw_size < GAIN:
             return EXACT

@@ -130,6 +130,14 @@ async def test_photographs_may_be_lossy_and_sound_never() -> None:
     assert sound.coding(BOTH, slow) in (EXACT, LOSSLESS)
 
 
+async def test_a_picture_of_a_few_packets_is_sent_as_it_is() -> None:
+    small = Wire(replace(PHOTO, height=32, width=32), DEFAULT_WIRE)
+    for _ in range(2):
+        assert small.coding(BOTH, Pace().sent_raw(3072, 5.0)) == EXACT
+        small.picture(photograph(32))
+        await small.close()
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
