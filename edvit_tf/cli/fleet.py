@@ -12,7 +12,7 @@ from edvit_tf.cli.fleet_benchmark import benchmark
 from edvit_tf.cli.operate import drain, logs, placements, print_rows, remove, status
 from edvit_tf.cli.output import JsonOption, emit, say, screen, show
 from edvit_tf.cli.reach import dialled_at_running, reaching
-from edvit_tf.cli.trust import adopt, connect_in, expects_joining, init, keys_in, take_joining, token
+from edvit_tf.cli.trust import adopt, connect_in, init, keys_in, take_joining, token
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced, DeviceStatus, Progress
@@ -107,6 +107,7 @@ def deploy(
     from edvit_tf.fleet import Deployment
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
+    from edvit_tf.fleet.joining import expects_joining
     from edvit_tf.fleet.keeper import changed_over
     from edvit_tf.fleet.signing import signed
     from edvit_tf.fleet.state import FleetState, default_folder, save

@@ -24,10 +24,13 @@ class Reach:
 @asynccontextmanager
 async def reaching(folder: Path, keys: "FleetKeys", listen: str) -> AsyncIterator[Reach]:
     """Reach devices through the aggregator that runs, or, when none does, those that dial in at `listen`."""
+    import asyncio
+
     from edvit_tf.fleet import Announced
     from edvit_tf.fleet.connect import with_keys
     from edvit_tf.fleet.hold import running
     from edvit_tf.fleet.inward import Inward
+    from edvit_tf.fleet.joining import keep_joining_open
     from edvit_tf.fleet.state import FleetState
     from edvit_tf.rpc.address import listen_address
     from edvit_tf.rpc.inward import serve_inward
@@ -47,9 +50,12 @@ async def reaching(folder: Path, keys: "FleetKeys", listen: str) -> AsyncIterato
         dialled()
         address = listen_address(listen, "--listen")
         server = await serve_inward(inward.welcome, address, lambda: keys.credentials)
+        joining = asyncio.create_task(keep_joining_open(address, folder, lambda: keys))
         try:
             yield Reach(with_keys(keys, inward=inward), dialled)
         finally:
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
             await server.stop(0)
 
 

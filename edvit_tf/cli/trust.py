@@ -153,14 +153,6 @@ async def _waiting(wanted: str, timeout: float) -> tuple[str, str]:
     raise UsageError(f"several devices wait: name one by its id ({rows})")
 
 
-def expects_joining(folder: Path) -> bool:
-    """Whether there is a token with which a device may still join."""
-    from edvit_tf.fleet.tokens import Tokens
-    from edvit_tf.rpc.certificates import utc_now
-
-    return any(token.valid(utc_now()) for token in Tokens(folder).all())
-
-
 async def take_joining(found: list["Announced"], keys: "FleetKeys", folder: Path) -> int:
     """Enrol the devices that wait with a join token of this fleet; how many there were."""
     from edvit_tf.cli.output import say

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edvit_tf.device.advertise import Advertisement, reachable
-from edvit_tf.device.dial import keep_dialled
+from edvit_tf.device.dial import keep_dialled, keep_joining
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
@@ -242,9 +242,15 @@ async def _become_member(
         async with Advertisement(facts, settings.interface, server.port, pair=server.port):
             on_waiting(Waiting(identity.id, settings.name, settings.interface, server.port, code))
             waits = [asyncio.create_task(event.wait()) for event in (over, stopped)]
+            joining = asyncio.create_task(
+                keep_joining(settings.dial, service.pair, over) if settings.dial and token else over.wait()
+            )
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            if joined:
+                await asyncio.wait({joining}, timeout=GRACE_SECONDS)
+            for task in (joining, *waits):
+                task.cancel()
+            await asyncio.gather(joining, *waits, return_exceptions=True)
     finally:
         await server.stop(GRACE_SECONDS)
     return joined[0] if joined else None

@@ -68,7 +68,8 @@ async def enrol(
             raise TrustError(
                 f"the device there is {device_id[:12]}, not {expected_id[:12]}", code="trust.impostor"
             )
-        shared = stretch(secret_for(challenge.token_id), device_id)
+        # It takes a moment on purpose, and whoever runs for long has others to answer meanwhile.
+        shared = await asyncio.to_thread(stretch, secret_for(challenge.token_id), device_id)
         sending.put(PairRequest(proof=proof(shared, "aggregator", offer, challenge_bytes)))
         theirs = await _part(replies, "proof")
         if not same(theirs, proof(shared, "device", offer, challenge_bytes)):

@@ -30,7 +30,7 @@ class Keyring:
     """
 
     def __init__(self, folder: Path, passphrase: str = "", *, inward: Inward | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._passphrase = passphrase
         self._inward = inward
         self.keys = load_keys(folder, passphrase)
@@ -41,7 +41,7 @@ class Keyring:
 
     def refresh(self, now: datetime) -> None:
         """Renew the aggregator's certificate when that is due; raises TrustError as `load_keys`."""
-        self.keys = load_keys(self._folder, self._passphrase, now=now)
+        self.keys = load_keys(self.folder, self._passphrase, now=now)
 
 
 async def keep_renewed(

@@ -651,3 +651,78 @@ class Pairing:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class JoiningStub:
+    """The same conversation at an aggregator, for a device with a join token that cannot be called: the device opens it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Join = channel.stream_stream(
+                '/edvit.v1.Joining/Join',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.FromString,
+                _registered_method=True)
+
+
+class JoiningServicer:
+    """The same conversation at an aggregator, for a device with a join token that cannot be called: the device opens it.
+    """
+
+    def Join(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JoiningServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Join': grpc.stream_stream_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'edvit.v1.Joining', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('edvit.v1.Joining', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Joining:
+    """The same conversation at an aggregator, for a device with a join token that cannot be called: the device opens it.
+    """
+
+    @staticmethod
+    def Join(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/edvit.v1.Joining/Join',
+            edvit__tf_dot_rpc_dot_edvit__pb2.PairReply.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.PairRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -55,7 +55,7 @@ class _InwardServicer:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "only a device of the fleet may dial in")
         tunnel = Tunnel(ServerStream(context), peer=device)
         try:
-            with self._welcome(_host_and_port(context.peer()), tunnel):
+            with self._welcome(peer_address(context), tunnel):
                 await tunnel.run()
         except TrustError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
@@ -107,9 +107,10 @@ async def dial(
             call.cancel()
 
 
-def _host_and_port(peer: str) -> str:
-    """What gRPC says of a peer, "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000", as an address."""
-    return unquote(peer.partition(":")[2])
+def peer_address(context: Any) -> str:
+    """Who is at the other end of a call, "host:port"."""
+    # In gRPC's words ipv4:127.0.0.1:5000, or ipv6:%5B::1%5D:5000.
+    return unquote(str(context.peer()).partition(":")[2])
 
 
 def _translated(error: Any, address: str) -> LinkError | TrustError:

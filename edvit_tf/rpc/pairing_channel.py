@@ -1,16 +1,23 @@
-"""The pairing port: gRPC in the clear, because nothing on it is secret and the proofs cover all of it."""
+"""The pairing ports: gRPC in the clear, because nothing on them is secret and the proofs cover all of it.
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+A device's own, and an aggregator's for devices that cannot be called.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from edvit_tf.errors import LinkError
+from edvit_tf.errors import EdvitError, LinkError, TrustError
 from edvit_tf.rpc import channel as _channel
 from edvit_tf.rpc import edvit_pb2_grpc
+from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
+from edvit_tf.rpc.inward import peer_address
 
 MESSAGE_BYTES = 64 * 1024
 PAIRING_SECONDS = 30.0
@@ -64,6 +71,91 @@ async def serve_pairing(pair: Pair, address: str, port: int = 0) -> _channel.Ser
         raise LinkError(f"cannot listen on {address} for pairing", code="link.port") from error
     await server.start()
     return _channel.Server(server, address, bound)
+
+
+# Holds the aggregator's side of a conversation, given what opens it and the address of the other end.
+Join = Callable[[Pair, str], Awaitable[None]]
+# Where devices dial in to join: the port after the one where members do.
+JOINING_OFFSET = 1
+
+
+class _JoiningServicer:
+    def __init__(self, join: Join) -> None:
+        self._join = join
+
+    async def Join(self, requests: AsyncIterable[PairReply], context: Any) -> None:  # noqa: N802
+        async def write(sending: AsyncIterable[PairRequest]) -> None:
+            async for request in sending:
+                await context.write(request)
+
+        async def pair(sending: AsyncIterable[PairRequest]) -> AsyncGenerator[PairReply, None]:
+            writing = asyncio.create_task(write(sending))
+            try:
+                while (reply := await context.read()) is not grpc.aio.EOF:
+                    yield reply
+            finally:
+                writing.cancel()
+
+        del requests
+        try:
+            await self._join(pair, peer_address(context))
+        except EdvitError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+
+
+async def serve_joining(join: Join, address: Address) -> _channel.Server:
+    """Have devices that dial in join at the port after that of `address`.
+
+    Raises:
+        LinkError: `link.port`: that port is taken.
+    """
+    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
+    edvit_pb2_grpc.add_JoiningServicer_to_server(_JoiningServicer(join), server)
+    where = replace(address, port=address.port + JOINING_OFFSET)
+    try:
+        bound = server.add_insecure_port(str(where))
+    except RuntimeError as error:
+        raise LinkError(
+            f"devices cannot join at {where}: stop what is using it, or choose another --listen",
+            code="link.port",
+        ) from error
+    await server.start()
+    return _channel.Server(server, address.host, bound)
+
+
+async def join_at(address: str, pair: Pair) -> None:
+    """Hold the device's side of a conversation (`pair`) with the aggregator that members dial at `address`.
+
+    Raises:
+        TrustError: `trust.refused`: this side refused.
+        LinkError: it cannot be reached, expects nobody, or broke off the conversation.
+    """
+    host, _, port = address.rpartition(":")
+    options = [*_LIMITS, ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    where = f"{host}:{int(port) + JOINING_OFFSET}"
+    async with grpc.aio.insecure_channel(where, options=options) as channel:
+        call = edvit_pb2_grpc.JoiningStub(channel).Join(timeout=PAIRING_SECONDS)
+
+        async def requests() -> AsyncIterator[PairRequest]:
+            while (request := await call.read()) is not grpc.aio.EOF:
+                yield request
+
+        try:
+            async with aclosing(pair(requests())) as replies:
+                async for reply in replies:
+                    await call.write(reply)
+                    if reply.refused:
+                        raise TrustError(f"not joined at {where}: {reply.refused}", code="trust.refused")
+            await call.done_writing()
+            await call.read()  # until the other side has it
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            details = "" if isinstance(error, asyncio.InvalidStateError) else (error.details() or "")
+            raise LinkError(
+                f"joining at {where} broke off ({details.strip().rstrip('.')}): check that an aggregator "
+                "listens there, and that the token is still good"
+            ) from error
+        finally:
+            call.cancel()
 
 
 class PairingLink:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edvit_tf.fleet.hold import Running, hold
 from edvit_tf.fleet.inward import Inward
+from edvit_tf.fleet.joining import keep_joining_open
 from edvit_tf.fleet.keeper import Keeper
 from edvit_tf.fleet.member import Timing
 from edvit_tf.fleet.messages import reply_of
@@ -113,9 +114,13 @@ async def _inward_port(address: Address | None, inward: Inward, keyring: Keyring
         yield ""
         return
     server = await serve_inward(inward.welcome, address, lambda: keyring.keys.credentials)
+    bound = replace(address, port=server.port)
+    joining = asyncio.create_task(keep_joining_open(bound, keyring.folder, lambda: keyring.keys))
     try:
-        yield str(replace(address, port=server.port))
+        yield str(bound)
     finally:
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
         await server.stop(0)
 
 
