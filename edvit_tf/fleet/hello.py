@@ -53,9 +53,9 @@ class DeviceStatus:
     memory_mb: float
     submodels: tuple[str, ...]
     since: str = ""
+    link: str = "out"
     codec: str = ""
     sent_bytes: int = 0
-    link: str = "out"
 
     def to_json(self) -> dict[str, object]:
         """The row as JSON."""
