@@ -23,7 +23,7 @@ from edvit_tf.fleet.hello import DeviceStatus
 from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.member import Connect, Member, Timing
 from edvit_tf.fleet.wire import DEFAULT_WIRE, Wire, WireSettings
-from edvit_tf.rpc.codecs import RAW
+from edvit_tf.rpc.codecs import NOT_DECODED, RAW
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
 from edvit_tf.runtime.fusion import Fusion
@@ -205,8 +205,7 @@ class Aggregator:
         ]
 
     def _route(self, member: Member, link: Link, submodels: Sequence[str]) -> Route:
-        codecs = member.hello.codecs if member.hello else ()
-        coding = self._wire.coding(codecs, member.pace)
+        coding = self._wire.coding(member.codecs, member.pace)
         return Route(member.id, member.name, link, tuple(sorted(submodels)), coding)
 
     async def _back(self, route: Route) -> list[Route]:
@@ -276,6 +275,8 @@ class Aggregator:
             return
         if reply.codec:
             member.sent(reply.codec, reply.sent_bytes)
+        if reply.error is not None and reply.error.code == NOT_DECODED and reply.codec != RAW:
+            member.refuses(reply.codec)
         self._measure(member, route.link, reply, deadline)
         if reply.error is not None:
             member.report(route.link, reply.error)

@@ -95,6 +95,7 @@ class Member:
         self._hint = asyncio.Event()
         self._changed = asyncio.Event()
         self._on_change = on_change
+        self._refused: set[str] = set()
         self.pace = Pace()
         self.codec = ""
         self.sent_bytes = 0
@@ -175,6 +176,18 @@ class Member:
         if link is self._link:
             measured = self._measured(submodels)
             self._stand(self.standing.answered(seconds, measured, self._clock()))
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The codecs beside raw in which it takes pictures: it says so, and has refused none."""
+        return tuple(
+            codec for codec in (self._hello.codecs if self._hello else ()) if codec not in self._refused
+        )
+
+    def refuses(self, codec: str) -> None:
+        """Take word of a picture that it could not decode: it is sent none in this codec any more."""
+        log.warning("%s could not decode a picture as %s and is sent none any more", self.name, codec)
+        self._refused.add(codec)
 
     def sent(self, codec: str, size: int) -> None:
         """Take word of a picture that went to the device, whatever became of it."""

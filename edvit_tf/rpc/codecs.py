@@ -13,6 +13,7 @@ from edvit_tf.errors import DeviceError
 from edvit_tf.rpc.edvit_pb2 import Picture
 
 RAW, JPEG, WEBP = "raw", "jpeg", "webp"
+NOT_DECODED = "device.picture"
 # Pillow's name of each, and of what it needs for it.
 _PILLOW = {JPEG: ("JPEG", "jpg"), WEBP: ("WEBP", "webp")}
 # A second scan of a JPEG costs another pass over the picture, and takes hardly a byte.
@@ -143,7 +144,7 @@ def _mode(codec: str, channels: int) -> str:
 
 
 def _refused(why: str) -> DeviceError:
-    return DeviceError(why, code="device.picture")
+    return DeviceError(why, code=NOT_DECODED)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from edvit_tf.cli.idle_fleet import SIDE, idle_bundle, idle_vector
 from edvit_tf.device.engine import Engine
 from edvit_tf.device.served import Held, Served, Shelf
 from edvit_tf.device.service import DeviceService, Facts
-from edvit_tf.errors import UsageError
+from edvit_tf.errors import DeadlineError, DeviceError, UsageError
 from edvit_tf.fleet import Aggregator, Announced, Answer, Deployment
 from edvit_tf.fleet.pace import STALE, Pace
 from edvit_tf.fleet.wire import (
@@ -223,9 +223,11 @@ class SlowLink(InProcessLink):
 
 
 @asynccontextmanager
-async def slow_fleet(bundle: Bundle, byte_seconds: float, *, deaf: int = 0) -> AsyncIterator[Aggregator]:
+async def slow_fleet(
+    bundle: Bundle, byte_seconds: float, *, deaf: int = 0, wire: WireSettings = DEFAULT_WIRE
+) -> AsyncIterator[Aggregator]:
     """Three devices on one slow wire; so many of them know no codec."""
-    wire = asyncio.Lock()
+    shared = asyncio.Lock()
     services = {}
     digest = hashlib.sha256(bundle.manifest_bytes).hexdigest()
     submodels = bundle.manifest.submodels[:3]
@@ -248,8 +250,9 @@ async def slow_fleet(bundle: Bundle, byte_seconds: float, *, deaf: int = 0) -> A
     async with Aggregator(
         bundle,
         deployment,
-        connect=lambda address, _: SlowLink(services[address], wire, byte_seconds, address),
+        connect=lambda address, _: SlowLink(services[address], shared, byte_seconds, address),
         browse=False,
+        wire=wire,
     ) as aggregator:
         assert await aggregator.complete(5.0)
         yield aggregator
@@ -288,6 +291,28 @@ async def test_a_slow_wire_is_noticed_by_the_second_answer(tmp_path: Path) -> No
         assert [codec for codec, _ in sent(later)] == ["raw", "jpeg", "jpeg"]
         assert all(size < RAW_SIZE / 3 for codec, size in sent(later) if codec == "jpeg")
         assert seconds < 0.7 * first.milliseconds / 1000
+
+
+async def test_a_device_that_cannot_decode_what_it_said_is_sent_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = idle_bundle(tmp_path / "bundle")
+    image = photograph()
+
+    def broken(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
+        if picture.codec == JPEG:
+            raise DeviceError("the picture cannot be decoded as jpeg", code="device.picture")
+        return decode(picture, shape)
+
+    async with slow_fleet(bundle, 0.0, wire=WireSettings("jpeg")) as aggregator:
+        assert {codec for codec, _ in sent(await aggregator.classify(image))} == {"jpeg"}
+        monkeypatch.setattr("edvit_tf.device.service.decode", broken)
+        with pytest.raises(DeadlineError, match="cannot be decoded"):
+            await aggregator.classify(image)
+        assert await aggregator.complete(5.0)
+        answer = await aggregator.classify(image)
+        assert answer.answered == 3
+        assert {codec for codec, _ in sent(answer)} == {"raw"}
 
 
 async def test_a_fast_wire_is_left_alone(tmp_path: Path) -> None:
