@@ -5,6 +5,7 @@ Both sides prove themselves as on a device's own port, with the same certificate
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -38,6 +39,8 @@ CONNECT_SECONDS = 5.0
 # TrustError when the device is not welcome.
 Welcome = Callable[[str, Tunnel], AbstractContextManager[None]]
 
+log = logging.getLogger(__name__)
+
 _SERVER_OPTIONS = [
     *SERVER_OPTIONS,
     # Of two settings with one name the later counts.
@@ -62,8 +65,10 @@ class _InwardServicer:
             with self._welcome(peer_address(context), tunnel):
                 await tunnel.run()
         except TrustError as error:
+            log.warning("%s from %s was not let in: %s", device[:12], peer_address(context), error.message)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
         except ProtocolError as error:
+            log.warning("%s was hung up on: %s", device[:12], error.message)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         except grpc.aio.AioRpcError:
             pass  # the stream broke

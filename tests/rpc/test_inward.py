@@ -36,7 +36,7 @@ from edvit_tf.rpc.inward import IDLE_SECONDS, MOST_CONNECTIONS, dial, serve_inwa
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.relay import RelayedLink
 from edvit_tf.rpc.tls import Credentials, channel_credentials
-from edvit_tf.rpc.tunnel import MOST_CALLS, WINDOW, Exchange, Tunnel
+from edvit_tf.rpc.tunnel import MOST_CALLS, MOST_FRAMES, WINDOW, Exchange, Tunnel
 from edvit_tf.rpc.tunnelled import TunnelServer
 from tests.fleet.test_member import until
 from tests.rpc.fleet import TestFleet
@@ -399,6 +399,22 @@ async def test_more_messages_than_there_is_room_for_end_the_stream() -> None:
     tunnel.open("/edvit.v1.Device/Infer")
     with pytest.raises(ProtocolError, match="room"):
         await tunnel.run()
+
+
+@pytest.mark.fault
+async def test_a_device_that_reads_nothing_is_hung_up_on() -> None:
+    class Deaf(Written):
+        async def write(self, frame: Frame) -> None:
+            del frame
+            await asyncio.sleep(1000)
+
+    tunnel = Tunnel(Deaf([], end=False))
+    running = asyncio.create_task(tunnel.run())
+    for _ in range(MOST_FRAMES):
+        await asyncio.sleep(0)
+        tunnel.open("/edvit.v1.Device/Hello").cancel()
+    await asyncio.wait_for(running, 5)
+    assert tunnel.ended
 
 
 async def test_more_calls_than_a_device_answers_are_told_that_it_is_busy() -> None:
