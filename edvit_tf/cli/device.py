@@ -48,7 +48,9 @@ JoinOption = Annotated[
 DialOption = Annotated[
     str,
     typer.Option(
-        "--dial", help="Listen nowhere, and open the connection to an aggregator (serve --listen): host:port."
+        "--dial",
+        help="Listen nowhere, and open the connection to an aggregator (serve --listen): host:port, or auto "
+        "for where it is announced.",
     ),
 ]
 
@@ -96,7 +98,8 @@ def run(
         if json:
             emit(asdict(ready))
         elif ready.dials:
-            show(f"{ready.name} is ready and dials {ready.dials} (id {ready.id[:12]})")
+            where = "where its aggregator is announced" if ready.dials == "auto" else ready.dials
+            show(f"{ready.name} is ready and dials {where} (id {ready.id[:12]})")
         else:
             show(f"{ready.name} is ready at {ready.address}:{ready.port} (id {ready.id[:12]})")
 

@@ -10,8 +10,9 @@ from contextlib import AsyncExitStack
 
 from edvit_tf.cli.idle_fleet import RUNTIME
 from edvit_tf.cli.output import emit
-from edvit_tf.device.advertise import LOOPBACK, Advertisement
+from edvit_tf.device.advertise import Advertisement
 from edvit_tf.device.service import Facts
+from edvit_tf.rpc.address import LOOPBACK
 
 NOBODYS_PORT = 9
 

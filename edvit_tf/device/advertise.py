@@ -10,18 +10,17 @@ import re
 from types import TracebackType
 from typing import Self
 
-import ifaddr
 from zeroconf import Error, InterfaceChoice
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from edvit_tf import __version__
 from edvit_tf.device.service import Facts
+from edvit_tf.rpc.address import reachable
 from edvit_tf.rpc.link import PROTOCOL
 
 SERVICE_TYPE = "_edvit._tcp.local."
 # A killed device says no goodbye; after this many seconds its record is forgotten.
 RECORD_SECONDS = 120
-LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +83,3 @@ def service_info(facts: Facts, addresses: list[str], port: int, *, pair: int = 0
         host_ttl=RECORD_SECONDS,
         other_ttl=RECORD_SECONDS,
     )
-
-
-def reachable(address: str) -> list[str]:
-    """The addresses of this machine under which a port on `address` is reached; 0.0.0.0 means all of them."""
-    if not ipaddress.ip_address(address).is_unspecified:
-        return [address]
-    found = {str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4}
-    # Another machine that tried our loopback address would meet itself.
-    return sorted(ip for ip in found if not ipaddress.ip_address(ip).is_loopback) or [LOOPBACK]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edvit_tf.device.advertise import Advertisement, reachable
-from edvit_tf.device.dial import keep_dialled, keep_joining
+from edvit_tf.device.advertise import Advertisement
+from edvit_tf.device.dial import AUTO, keep_dialled, keep_joining, places
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
@@ -21,7 +21,7 @@ from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError, UsageError
-from edvit_tf.rpc.address import dialled_address
+from edvit_tf.rpc.address import dialled_address, reachable
 from edvit_tf.rpc.certificates import check_clock, utc_now
 from edvit_tf.rpc.channel import add_device, check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
@@ -42,8 +42,9 @@ class DeviceSettings:
 
     `interface` is the IPv4 address of this machine to listen on, 0.0.0.0 for all of them. `port` 0 takes any
     free one. `memory_bytes` None gives half of the machine's memory. A device that is of no fleet yet joins
-    one with `token`, or is adopted by the code that it shows. With `dial` ("host:port" of an aggregator) a
-    member listens nowhere, and serves over the connection that it opens.
+    one with `token`, or is adopted by the code that it shows. With `dial` a member listens nowhere, and
+    serves over the connection that it opens to an aggregator: at "host:port", or where it is announced
+    ("auto").
 
     Raises:
         UsageError: for a value out of range.
@@ -71,13 +72,13 @@ class DeviceSettings:
                 f"--interface must be an IPv4 address of this machine, for example 127.0.0.1 or 0.0.0.0 "
                 f"(all of them), not {self.interface!r}"
             ) from None
-        if self.dial:
+        if self.dial not in ("", AUTO):
             dialled_address(self.dial, "--dial")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A device that serves and is announced, or (`dials`, "host:port") that dials out and has no port."""
+    """A device that serves and is announced, or that dials out (`dials` says where) and has no port."""
 
     id: str
     name: str
@@ -199,7 +200,8 @@ async def _dial_out(
 ) -> None:
     answering = TunnelServer()
     add_device(answering, service, shown.renew, journal.read)
-    dialling = asyncio.create_task(keep_dialled(settings.dial, shown.credentials, answering.answer))
+    where = places(settings.dial, shown.fleet)
+    dialling = asyncio.create_task(keep_dialled(where, shown.credentials, answering.answer))
     try:
         if not stopped.is_set():
             on_ready(Ready(service.facts.id, settings.name, "", 0, settings.dial))
@@ -243,7 +245,9 @@ async def _become_member(
             on_waiting(Waiting(identity.id, settings.name, settings.interface, server.port, code))
             waits = [asyncio.create_task(event.wait()) for event in (over, stopped)]
             joining = asyncio.create_task(
-                keep_joining(settings.dial, service.pair, over) if settings.dial and token else over.wait()
+                keep_joining(places(settings.dial, token.fingerprint), service.pair, over)
+                if settings.dial and token
+                else over.wait()
             )
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if joined:

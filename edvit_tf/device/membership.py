@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edvit_tf.device.identity import KEY_FILE, Identity
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError
-from edvit_tf.rpc.certificates import check_issued, parse_certificate, utc_now
+from edvit_tf.rpc.certificates import check_issued, fingerprint, parse_certificate, utc_now
 from edvit_tf.rpc.tls import Credentials
 
 MEMBERSHIP_FILE = "membership.json"
@@ -96,6 +96,11 @@ class Shown:
         self._store = store
         self._identity = identity
         self._membership = membership
+
+    @property
+    def fleet(self) -> bytes:
+        """The fingerprint (32 bytes) of the fleet's authority."""
+        return fingerprint(self._membership.authority)
 
     def credentials(self) -> Credentials:
         """What is shown now."""

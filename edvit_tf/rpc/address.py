@@ -3,7 +3,11 @@
 import ipaddress
 from dataclasses import dataclass
 
+import ifaddr
+
 from edvit_tf.errors import UsageError
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,12 @@ def dialled_address(text: str, option: str) -> str:
     if not colon or not host or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
         raise UsageError(f"{option} takes host:port, for example 192.168.1.10:7436, not {text!r}")
     return text
+
+
+def reachable(address: str) -> list[str]:
+    """The addresses of this machine under which a port on `address` is reached; 0.0.0.0 means all of them."""
+    if not ipaddress.ip_address(address).is_unspecified:
+        return [address]
+    found = {str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4}
+    # Another machine that tried our loopback address would meet itself.
+    return sorted(ip for ip in found if not ipaddress.ip_address(ip).is_loopback) or [LOOPBACK]

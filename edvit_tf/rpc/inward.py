@@ -4,6 +4,8 @@ Both sides prove themselves as on a device's own port, with the same certificate
 `Tunnel`, over which the aggregator asks and the device answers.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -25,14 +27,19 @@ from edvit_tf.rpc.channel import (
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
 from edvit_tf.rpc.tunnel import Answer, ServerStream, Tunnel
 
+DIAL_SERVICE = "_edvit-dial._tcp.local."
 # Devices that have dialled in, and strangers in their handshake.
 MOST_CONNECTIONS = 512
 # Who has a certificate and says nothing has no use for a connection.
 IDLE_SECONDS = 10
+# Whoever is dialled has so long to prove itself: others may be announced, too.
+CONNECT_SECONDS = 5.0
 
 # A device has opened a tunnel from an address ("host:port"); it lasts as long as the context. Raises
 # TrustError when the device is not welcome.
 Welcome = Callable[[str, Tunnel], AbstractContextManager[None]]
+
+log = logging.getLogger(__name__)
 
 _SERVER_OPTIONS = [
     *SERVER_OPTIONS,
@@ -58,8 +65,10 @@ class _InwardServicer:
             with self._welcome(peer_address(context), tunnel):
                 await tunnel.run()
         except TrustError as error:
+            log.warning("%s from %s was not let in: %s", device[:12], peer_address(context), error.message)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
         except ProtocolError as error:
+            log.warning("%s was hung up on: %s", device[:12], error.message)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         except grpc.aio.AioRpcError:
             pass  # the stream broke
@@ -98,11 +107,16 @@ async def dial(
     async with grpc.aio.secure_channel(address, channel_credentials(credentials), options=options) as channel:
         call = edvit_pb2_grpc.InwardStub(channel).Serve()
         try:
-            await call.wait_for_connection()
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await call.wait_for_connection()
             on_connected()
             await Tunnel(call, answer).run()
         except grpc.aio.AioRpcError as error:
             raise _translated(error, address) from error
+        except TimeoutError:
+            raise LinkError(
+                f"what is at {address} did not prove itself within {CONNECT_SECONDS:.0f} s"
+            ) from None
         finally:
             call.cancel()
 

@@ -1,7 +1,8 @@
 """The seam between an aggregator and a device: what a device implements, and what an aggregator calls.
 
-`Link` has two implementations: `InProcessLink` here (tests, and a bundle that is tried before there is any
-device) and `GrpcLink` in `edvit_tf.rpc.channel`. Both raise the same errors:
+`Link` has three implementations: `InProcessLink` here (tests, and a bundle that is tried before there is any
+device), `GrpcLink` in `edvit_tf.rpc.channel` (the device is called) and `TunnelledLink` in
+`edvit_tf.rpc.tunnelled` (the device has dialled in). All raise the same errors:
 
 - `LinkError`: the device cannot be reached, or the connection broke;
 - `DeadlineError`: the device did not answer in time;

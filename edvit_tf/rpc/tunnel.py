@@ -21,6 +21,8 @@ WINDOW = 16
 # Calls that one end answers at once, and messages that wait to be written, behind which a heartbeat may be.
 MOST_CALLS = 64
 MOST_WAITING = 2
+# Small frames that wait to be written, such as that nobody waits for a call any more.
+MOST_FRAMES = 1000
 BUSY = "Concurrent RPC limit exceeded"
 # A frame has to fit into a message of gRPC.
 MESSAGE_BYTES = (8 << 20) - 1024
@@ -221,8 +223,12 @@ class Tunnel:
         self.put(frame)
 
     def put(self, frame: Frame) -> None:
-        """Have a small frame written."""
-        if self._ended is None:
+        """Have a small frame written; a side that reads none of them for long is hung up on."""
+        if self._ended is not None:
+            return
+        if self._outgoing.qsize() >= MOST_FRAMES:
+            self.close()
+        else:
             self._outgoing.put_nowait(frame)
 
     def forget(self, number: int) -> None:

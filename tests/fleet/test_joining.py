@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edvit_tf.device.dial import keep_joining
+from edvit_tf.device.dial import keep_joining, places
 from edvit_tf.device.identity import load_or_make
 from edvit_tf.device.membership import Membership
 from edvit_tf.device.pairing import About, PairingService
@@ -60,7 +60,7 @@ class Newcomer:
 
     async def join(self, address: str, seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):
-            await keep_joining(address, self.service.pair, self.over)
+            await keep_joining(places(address, b""), self.service.pair, self.over)
 
 
 def members(folder: Path) -> dict[str, str]:

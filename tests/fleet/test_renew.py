@@ -1,5 +1,6 @@
 """Certificates are renewed before they end, without a dropped call, and named when they cannot be."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,16 +8,21 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from edvit_tf.device.dial import keep_dialled, places
 from edvit_tf.device.identity import load_or_make
 from edvit_tf.device.membership import Membership, Shown, load_membership, save_membership
 from edvit_tf.device.store import Store
 from edvit_tf.errors import LinkError, TrustError
 from edvit_tf.fleet import Announced
+from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.keys import FleetKeys, make_keys
 from edvit_tf.fleet.renew import renew
+from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.certificates import issue_for_device, parse_certificate, utc_now
-from edvit_tf.rpc.channel import GrpcLink, serve_grpc
+from edvit_tf.rpc.channel import GrpcLink, add_device, serve_grpc
 from edvit_tf.rpc.edvit_pb2 import HelloRequest
+from edvit_tf.rpc.inward import serve_inward
+from edvit_tf.rpc.tunnelled import TunnelServer
 from tests.rpc.handlers import Echo
 
 
@@ -60,6 +66,38 @@ async def test_a_certificate_is_renewed_while_calls_go_on(store: Store, keys: Fl
     assert ends(parse_certificate(await again.certificate(timeout=5))) > 364, "and shown"
     for each in (link, again):
         await each.close()
+    await server.stop(0)
+
+
+@pytest.mark.fault
+async def test_a_device_that_dialled_in_is_renewed_over_its_own_connection(
+    store: Store, keys: FleetKeys
+) -> None:
+    device_id, shown = member(store, keys, timedelta(days=80))
+    answering = TunnelServer()
+    add_device(answering, Echo(device_id=device_id), shown.renew)
+    inward = Inward()
+    inward.admit([device_id])
+    server = await serve_inward(inward.welcome, Address("127.0.0.1", 0), lambda: keys.credentials)
+    where = places(f"127.0.0.1:{server.port}", b"")
+    dialling = asyncio.create_task(keep_dialled(where, shown.credentials, answering.answer))
+    async with asyncio.timeout(10):
+        while not inward.present():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    (device,) = inward.present()
+    assert await renew([device], keys, connect=inward.connect) == []
+    link = inward.connect(device.address, device_id)
+    assert ends(parse_certificate(await link.certificate(timeout=5))) > 364
+    inward.admit([])
+    inward.admit([device_id])
+    async with asyncio.timeout(10):
+        while [device] == inward.present() or not inward.present():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    kept = load_membership(store)
+    assert kept is not None
+    assert ends(kept.certificate) > 364, "and the next connection is made with it"
+    dialling.cancel()
+    await asyncio.gather(dialling, return_exceptions=True)
     await server.stop(0)
 
 

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,11 +32,11 @@ from edvit_tf.rpc.edvit_pb2 import (
     HelloRequest,
     Outcome,
 )
-from edvit_tf.rpc.inward import MOST_CONNECTIONS, dial, serve_inward
+from edvit_tf.rpc.inward import IDLE_SECONDS, MOST_CONNECTIONS, dial, serve_inward
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.relay import RelayedLink
-from edvit_tf.rpc.tls import Credentials
-from edvit_tf.rpc.tunnel import MOST_CALLS, WINDOW, Exchange, Tunnel
+from edvit_tf.rpc.tls import Credentials, channel_credentials
+from edvit_tf.rpc.tunnel import MOST_CALLS, MOST_FRAMES, WINDOW, Exchange, Tunnel
 from edvit_tf.rpc.tunnelled import TunnelServer
 from tests.fleet.test_member import until
 from tests.rpc.fleet import TestFleet
@@ -273,6 +275,33 @@ async def test_silent_connections_are_capped_and_closed_and_a_device_is_asked_me
 
 
 @pytest.mark.fault
+@pytest.mark.long
+async def test_a_member_that_says_nothing_is_hung_up_on() -> None:
+    fleet = TestFleet()
+    device_id, credentials = fleet.device()
+    async with waiting(fleet, device_id) as (_, address):
+        options = [("grpc.ssl_target_name_override", AGGREGATOR)]
+        connection = grpc.aio.secure_channel(address, channel_credentials(credentials), options=options)
+        await asyncio.wait_for(connection.channel_ready(), 5)
+        start = time.monotonic()
+        await asyncio.wait_for(connection.wait_for_state_change(grpc.ChannelConnectivity.READY), 30)
+        assert IDLE_SECONDS - 1 < time.monotonic() - start < 2 * IDLE_SECONDS + 5
+        await connection.close()
+
+
+@pytest.mark.fault
+async def test_what_is_dialled_and_does_not_prove_itself_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edvit_tf.rpc.inward.CONNECT_SECONDS", 0.5)
+    _, credentials = TestFleet().device()
+    with socket.create_server((HOST, 0)) as silent:
+        error = await refusal(f"{HOST}:{silent.getsockname()[1]}", credentials)
+    assert isinstance(error, LinkError)
+    assert "did not prove itself" in error.message
+
+
+@pytest.mark.fault
 async def test_a_slow_loris_is_closed_in_fifteen_seconds() -> None:
     async with waiting(TestFleet()) as (_, address):
         connections = [socket.create_connection((HOST, int(address.rpartition(":")[2]))) for _ in range(100)]
@@ -300,8 +329,6 @@ class Written:
         self.sent: list[Frame] = []
 
     async def read(self) -> object:
-        import grpc.aio
-
         if self._frames:
             return self._frames.pop(0)
         await asyncio.sleep(0.01 if self._end else 1000)
@@ -372,6 +399,22 @@ async def test_more_messages_than_there_is_room_for_end_the_stream() -> None:
     tunnel.open("/edvit.v1.Device/Infer")
     with pytest.raises(ProtocolError, match="room"):
         await tunnel.run()
+
+
+@pytest.mark.fault
+async def test_a_device_that_reads_nothing_is_hung_up_on() -> None:
+    class Deaf(Written):
+        async def write(self, frame: Frame) -> None:
+            del frame
+            await asyncio.sleep(1000)
+
+    tunnel = Tunnel(Deaf([], end=False))
+    running = asyncio.create_task(tunnel.run())
+    for _ in range(MOST_FRAMES):
+        await asyncio.sleep(0)
+        tunnel.open("/edvit.v1.Device/Hello").cancel()
+    await asyncio.wait_for(running, 5)
+    assert tunnel.ended
 
 
 async def test_more_calls_than_a_device_answers_are_told_that_it_is_busy() -> None:

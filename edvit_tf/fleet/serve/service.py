@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edvit_tf.fleet.announce import InwardAnnouncement
 from edvit_tf.fleet.hold import Running, hold
 from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.joining import keep_joining_open
@@ -24,6 +25,7 @@ from edvit_tf.fleet.state import FleetState
 from edvit_tf.fleet.wire import DEFAULT_WIRE, WireSettings
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.aggregator_channel import Classify, serve_aggregator
+from edvit_tf.rpc.certificates import fingerprint
 from edvit_tf.rpc.edvit_pb2 import ClassifyReply, ClassifyRequest
 from edvit_tf.rpc.inward import serve_inward
 
@@ -116,8 +118,10 @@ async def _inward_port(address: Address | None, inward: Inward, keyring: Keyring
     server = await serve_inward(inward.welcome, address, lambda: keyring.keys.credentials)
     bound = replace(address, port=server.port)
     joining = asyncio.create_task(keep_joining_open(bound, keyring.folder, lambda: keyring.keys))
+    fleet = fingerprint(keyring.keys.authority.certificate)
     try:
-        yield str(bound)
+        async with InwardAnnouncement(fleet, bound):
+            yield str(bound)
     finally:
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)

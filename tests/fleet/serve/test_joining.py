@@ -15,11 +15,15 @@ from tests.fleet.serve.process import serving, until
 pytestmark = [pytest.mark.fleet, pytest.mark.long]
 
 
-def test_a_newcomer_dials_in_joins_and_is_up(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_a_newcomer_dials_in_joins_and_is_up(bundle: Bundle, tmp_path: Path, *, named: bool) -> None:
+    """At the address that it is given, or where its fleet's aggregator is announced."""
     with deployed_fleet(["ash", "beech"], tmp_path, bundle, "in") as made:
         authority = fingerprint(made.keys.authority.certificate)
         token = Tokens(made.folder).issue(authority, life=timedelta(hours=1))
-        newcomer = DeviceProcess("cedar", tmp_path, options=("--join", str(token), "--dial", made.dial))
+        newcomer = DeviceProcess(
+            "cedar", tmp_path, options=("--join", str(token), "--dial", made.dial if named else "auto")
+        )
         with serving(made.folder, tmp_path / "log", *made.listening), FleetState(made.folder) as state:
             try:
                 newcomer.begin()
@@ -29,7 +33,7 @@ def test_a_newcomer_dials_in_joins_and_is_up(bundle: Bundle, tmp_path: Path) -> 
                     lambda: any(
                         device.id == newcomer.id and device.state == "up" for device in state.devices()
                     ),
-                    10.0,
+                    15.0,
                 )
             finally:
                 newcomer.end()
