@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 from edvit_converters.check import check, keras_answers
+from edvit_converters.targets import check_placed
 from edvit_converters.tflite import convert_all
 from numpy.typing import NDArray
 
@@ -237,10 +238,11 @@ def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
         return
     images = np.asarray(dataset.validation.images[:CHECKED_IMAGES])
     expected = keras_answers(student, images)
-    trained = not CONVERT.settings_of(job.settings).random_weights
+    settings = CONVERT.settings_of(job.settings)
     calibration = _calibration(dataset, _CALIBRATED_IMAGES)
     for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
-        facts = check(flatbuffer, name, student.config, images, expected, trained=trained)
+        facts = check(flatbuffer, name, student.config, images, expected, trained=not settings.random_weights)
+        check_placed(flatbuffer, settings.target)
         job.store.make(
             waiting[name],
             partial(_write_variant, job, flatbuffer, asdict(facts), dataset),
