@@ -1,12 +1,12 @@
 """What every flatbuffer must be before it goes into a bundle, and the facts that the manifest says of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edvit_converters.formats import Format, find
+from edvit_converters.formats import FORMATS, UNTRAINED_COSINE, Format, find
 from edvit_tf.bundle.manifest import TensorSpec
 from edvit_tf.errors import ModelError
 from edvit_tf.runtime.check import cosine
@@ -22,7 +22,7 @@ class Facts:
     """What the manifest says of a variant, and how far its outputs are from Keras's.
 
     `cosine` is the smaller of feature's and logits', `difference` the larger, a fraction of the largest
-    output.
+    output; `agreement` is the share of pictures with the same first class.
     """
 
     partitions: int
@@ -32,6 +32,7 @@ class Facts:
     outputs: tuple[TensorSpec, ...]
     cosine: float
     difference: float
+    agreement: float
 
 
 def keras_answers(model: Checkpoint, images: NDArray[np.uint8]) -> Answers:
@@ -41,7 +42,13 @@ def keras_answers(model: Checkpoint, images: NDArray[np.uint8]) -> Answers:
 
 
 def check(
-    flatbuffer: bytes, format_name: str, config: ViTConfig, images: NDArray[np.uint8], expected: Answers
+    flatbuffer: bytes,
+    format_name: str,
+    config: ViTConfig,
+    images: NDArray[np.uint8],
+    expected: Answers,
+    *,
+    trained: bool = True,
 ) -> Facts:
     """Hold a sub-model's flatbuffer against what is promised of every one.
 
@@ -51,6 +58,7 @@ def check(
         config: of the model it was made from.
         images: uint8 [n, height, width, channels], n at least 1.
         expected: what `keras_answers` gave for the same images.
+        trained: whether its weights are; what random ones make of rounding grows with their depth.
 
     Raises:
         ModelError: an operator is not built in, a shape is not static, the signature is another one, or the
@@ -60,7 +68,9 @@ def check(
     check_graph(flatbuffer)
     loaded = Flatbuffer(flatbuffer)
     _check_signature(loaded, config)
-    closest, difference = _agreement(chosen, run_many(flatbuffer, images), expected)
+    answers = run_many(flatbuffer, images)
+    closest, difference, agreement = _agreement(answers, expected, chosen.name)
+    _judge(_tolerance(chosen, trained=trained), closest, difference, agreement)
     return Facts(
         partitions=loaded.delegate_partitions(),
         arena_bytes=loaded.arena_bytes(),
@@ -69,6 +79,7 @@ def check(
         outputs=loaded.outputs,
         cosine=closest,
         difference=difference,
+        agreement=agreement,
     )
 
 
@@ -114,25 +125,39 @@ def _check_signature(loaded: Flatbuffer, config: ViTConfig) -> None:
         )
 
 
-def _agreement(chosen: Format, answers: Answers, expected: Answers) -> tuple[float, float]:
-    """Return the smaller cosine and the larger difference of feature and logits, or refuse."""
+def _agreement(answers: Answers, expected: Answers, name: str) -> tuple[float, float, float]:
+    """Return the smaller cosine and the larger difference of feature and logits, and the top-1 agreement."""
     pairs = ((answers.features, expected.features), (answers.logits, expected.logits))
     for found, wanted in pairs:
         if found.shape != wanted.shape or not np.isfinite(found).all():
             raise ModelError(
-                f"The {chosen.name} flatbuffer gives numbers that are not finite or of shape {found.shape} "
-                f"instead of "
-                f"{wanted.shape}.",
+                f"The {name} flatbuffer gives numbers that are not finite or of shape {found.shape} "
+                f"instead of {wanted.shape}.",
                 code="model.agreement",
             )
     closest = min(cosine(found, wanted) for found, wanted in pairs)
     difference = max(float(np.abs(found - wanted).max() / np.abs(wanted).max()) for found, wanted in pairs)
-    if closest < chosen.least_cosine or difference > chosen.largest_difference:
+    same = answers.logits.argmax(axis=1) == expected.logits.argmax(axis=1)
+    return closest, difference, float(same.mean())
+
+
+def _tolerance(chosen: Format, *, trained: bool) -> Format:
+    """The format with what is asked of these weights."""
+    if trained or chosen.least_cosine >= FORMATS["f16"].least_cosine:
+        return chosen
+    return replace(chosen, least_cosine=UNTRAINED_COSINE, largest_difference=1.0, least_agreement=0.0)
+
+
+def _judge(asked: Format, closest: float, difference: float, agreement: float) -> None:
+    if (
+        closest < asked.least_cosine
+        or difference > asked.largest_difference
+        or agreement < asked.least_agreement
+    ):
         raise ModelError(
-            f"The {chosen.name} flatbuffer is too far from the Keras model: cosine {closest:.4f} (at least "
-            f"{chosen.least_cosine}), difference {difference:.4f} (at most {chosen.largest_difference}). "
-            f"Choose another "
-            "format.",
+            f"The {asked.name} flatbuffer is too far from the Keras model: cosine {closest:.4f} (at least "
+            f"{asked.least_cosine}), difference {difference:.4f} (at most {asked.largest_difference}), the "
+            f"same first class for {agreement:.1%} of the pictures (at least {asked.least_agreement:.1%}). "
+            "Choose another format.",
             code="model.agreement",
         )
-    return closest, difference

@@ -11,15 +11,26 @@ _ALIGNMENT = 16
 
 def compact(flatbuffer: bytes) -> bytes:
     """Make the same model in fewer bytes: the signature names inputs and outputs, tensors need no names."""
-    model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
-    for buffer in model.buffers:
-        _move_inside(buffer, flatbuffer)
+    model = unpack(flatbuffer)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             tensor.name = None
             if tensor.quantization is not None:
                 tensor.quantization.min = tensor.quantization.max = None
-    builder = _SharingBuilder(len(flatbuffer))
+    return pack(model, len(flatbuffer))
+
+
+def unpack(flatbuffer: bytes) -> schema.ModelT:
+    """The model as objects that can be changed, its constants inside of it."""
+    model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
+    for buffer in model.buffers:
+        _move_inside(buffer, flatbuffer)
+    return model
+
+
+def pack(model: schema.ModelT, size: int = 1024) -> bytes:
+    """The flatbuffer of a model; `size` is about how many bytes it will take."""
+    builder = _SharingBuilder(size)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 

@@ -77,14 +77,18 @@ def serving(
         stream = graph.tokens(image)
         for index in range(len(config.blocks)):
             stream = graph.block(stream, index)
-        feature = graph.normalised(stream) * weights["final_norm/gamma"] + weights["final_norm/beta"]
+        class_token = tf.reshape(stream, [1, config.width])
+        feature = graph.normalised(class_token) * weights["final_norm/gamma"] + weights["final_norm/beta"]
         return {"feature": feature, "logits": graph.dense(feature, "head")}
 
     return serve
 
 
 class _Graph:
-    """The parts of a ViT on f32 [tokens, width]: without a batch, a product with weights is 2-D."""
+    """The parts of a ViT on f32 [1, 1, tokens, width].
+
+    XNNPACK multiplies activations in 4-D only; what stays in 4-D need not be reshaped on the way.
+    """
 
     def __init__(self, config: ViTConfig, weights: Weights, fuse: bool, centred: bool) -> None:
         self._config = config
@@ -98,11 +102,10 @@ class _Graph:
         positions = weights["position_embedding/positions"]
         kernel, patch = weights["patch_embedding/kernel"], self._config.embedded_patch
         grid = tf.nn.conv2d(self._embedded(tf.cast(image, tf.float32)), kernel, patch, "VALID")
-        patches = tf.reshape(grid, [self._config.patches, self._config.width])
+        patches = tf.reshape(grid, [1, 1, self._config.patches, self._config.width])
         class_token = weights["class_token/token"] + positions[0]
-        return tf.concat(
-            [class_token[np.newaxis], patches + (positions[1:] + weights["patch_embedding/bias"])], axis=0
-        )
+        added = positions[1:] + weights["patch_embedding/bias"]
+        return tf.concat([class_token[np.newaxis, np.newaxis, np.newaxis], patches + added], axis=2)
 
     def _embedded(self, pixels: Any) -> Any:
         """What the patch embedding sees: the pixels, or what the stem makes of them."""
@@ -118,10 +121,11 @@ class _Graph:
         name = f"block_{index}"
         tokens = self.normalised(stream)
         if index == len(self._config.blocks) - 1:
-            stream, queries = stream[:1], tokens[:1]
+            stream = stream[:, :, :1]
+            mixed = self._class_token_attention(tokens, index)
         else:
-            queries = tokens
-        stream = stream + self.dense(self._attention(queries, tokens, index), f"{name}_projection")
+            mixed = self._attention(tokens, index)
+        stream = stream + self.dense(mixed, f"{name}_projection")
         hidden = tf.nn.gelu(self.dense(self.normalised(stream), f"{name}_mlp_up"))
         return stream + self.dense(hidden, f"{name}_mlp_down")
 
@@ -136,55 +140,81 @@ class _Graph:
         """The layers' outputs side by side, by one product. The scope is what recipes choose by."""
         kernel = np.concatenate([self._weights[f"{layer}/kernel"] for layer in layers], axis=1)
         bias = np.concatenate([self._weights[f"{layer}/bias"] for layer in layers])
-        with tf.name_scope("_and_".join(layers)):
-            return tf.matmul(tokens, kernel) + bias
+        return self._product(tokens, kernel, "_and_".join(layers)) + bias
 
-    def _attention(self, queries: Any, tokens: Any, index: int) -> Any:
-        """[queries, heads·head_size]: a few heads one by one, many in one product."""
-        heads = self._config.blocks[index].heads
-        query, key, value = self._projected(queries, tokens, index)
+    def _attention(self, tokens: Any, index: int) -> Any:
+        """[1, 1, tokens, heads·head_size]: a few heads one by one, many in one product."""
+        heads, size = self._config.blocks[index].heads, self._config.head_size
+        parts = self._projected(tokens, index)
         if heads > _MOST_CONCATENATED:
-            mixed = _mix(*(self._all_heads(part, heads) for part in (query, key, value)))
-            return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [queries.shape[0], -1])
-        answers = [
-            _mix(*(self._one_head(part, head) for part in (query, key, value))) for head in range(heads)
-        ]
-        rows = [tf.reshape(answer, [queries.shape[0], self._config.head_size]) for answer in answers]
-        return rows[0] if heads == 1 else tf.concat(rows, axis=1)
+            mixed = _mix(*(_all_heads(part, heads, size) for part in parts))
+            return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [1, 1, tokens.shape[2], heads * size])
+        return _joined([_mix(*(part.head(head, size) for part in parts)) for head in range(heads)], axis=3)
 
-    def _projected(self, queries: Any, tokens: Any, index: int) -> tuple["_Columns", "_Columns", "_Columns"]:
+    def _projected(self, tokens: Any, index: int) -> tuple["_Columns", "_Columns", "_Columns"]:
         """Query, key and value, each where it stands in a product."""
         query, key, value = (f"block_{index}_{part}" for part in ("query", "key", "value"))
-        units = self._config.blocks[index].heads * self._config.head_size
         if not self._fuse:
             return (
-                _Columns(self.dense(queries, query), 0),
+                _Columns(self.dense(tokens, query), 0),
                 _Columns(self.dense(tokens, key), 0),
                 _Columns(self.dense(tokens, value), 0),
             )
-        if queries is tokens:
-            three = self.dense(tokens, query, key, value)
-            return _Columns(three, 0), _Columns(three, units), _Columns(three, 2 * units)
-        two = self.dense(tokens, key, value)
-        return _Columns(self.dense(queries, query), 0), _Columns(two, 0), _Columns(two, units)
+        units = self._config.blocks[index].heads * self._config.head_size
+        three = self.dense(tokens, query, key, value)
+        return _Columns(three, 0), _Columns(three, units), _Columns(three, 2 * units)
 
-    def _one_head(self, part: "_Columns", head: int) -> Any:
-        size = self._config.head_size
-        start = part.start + head * size
-        return tf.reshape(part.product[:, start : start + size], [1, 1, part.product.shape[0], size])
+    def _class_token_attention(self, tokens: Any, index: int) -> Any:
+        """[1, 1, 1, heads·head_size]: with one query neither keys nor values need be made for all tokens.
 
-    def _all_heads(self, part: "_Columns", heads: int) -> Any:
-        size = self._config.head_size
-        columns = part.product[:, part.start : part.start + heads * size]
-        return tf.transpose(tf.reshape(columns, [1, columns.shape[0], heads, size]), [0, 2, 1, 3])
+        q·(x·K)ᵀ = (q·Kᵀ)·xᵀ and a·(x·V) = (a·x)·V. A key's bias adds the same to every token's weight, which
+        softmax takes out again.
+        """
+        name, heads, size = f"block_{index}", self._config.blocks[index].heads, self._config.head_size
+        key, value = (self._weights[f"{name}_{part}/kernel"] for part in ("key", "value"))
+        query = _Columns(self.dense(tokens[:, :, :1], f"{name}_query"), 0)
+        columns = [slice(head * size, (head + 1) * size) for head in range(heads)]
+        wanted = [
+            self._product(query.head(head, size), key[:, columns[head]].T, f"{name}_key_{head}")
+            for head in range(heads)
+        ]
+        weights = tf.nn.softmax(tf.matmul(_joined(wanted, axis=2), tokens, transpose_b=True))
+        seen = tf.matmul(weights, tokens)
+        answers = [
+            self._product(seen[:, :, head : head + 1], value[:, columns[head]], f"{name}_value_{head}")
+            for head in range(heads)
+        ]
+        return _joined(answers, axis=3) + self._weights[f"{name}_value/bias"]
+
+    def _product(self, tokens: Any, kernel: Array, name: str) -> Any:
+        with tf.name_scope(name):
+            return tf.matmul(tokens, np.ascontiguousarray(kernel))
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The columns of `product` f32 [tokens, …] from `start` on: one of query, key and value."""
+    """The columns of `product` f32 [1, 1, tokens, …] from `start` on: one of query, key and value."""
 
     product: Any
     start: int
+
+    def head(self, head: int, size: int) -> Any:
+        """[1, 1, tokens, head_size]."""
+        start = self.start + head * size
+        return self.product[:, :, :, start : start + size]
+
+
+def _all_heads(part: _Columns, heads: int, size: int) -> Any:
+    """[1, heads, tokens, head_size]."""
+    columns = part.product[:, :, :, part.start : part.start + heads * size]
+    return tf.transpose(tf.reshape(columns, [1, columns.shape[2], heads, size]), [0, 2, 1, 3])
+
+
+def _joined(parts: list[Any], axis: int) -> Any:
+    """Concatenated, as many at once as XNNPACK takes."""
+    while len(parts) > 1:
+        parts = [tf.concat(parts[:_MOST_CONCATENATED], axis=axis), *parts[_MOST_CONCATENATED:]]
+    return parts[0]
 
 
 def _mix(query: Any, key: Any, value: Any) -> Any:

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from edvit_converters.compact import compact
 from edvit_converters.formats import Format, find
 from edvit_converters.graph import is_sparse, rewrite, serving
-from edvit_tf.errors import MissingPackage, ModelError, UsageError
-from edvit_tf.quiet import without_lines
-from edvit_tf.runtime.interpreter import DELEGATE_NOTE, SIGNATURE
+from edvit_converters.quantizer import quantize
+from edvit_tf.errors import ModelError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.config import ImageSize
 from edvit_tf.vit.keras import tf
@@ -20,9 +19,6 @@ from tensorflow.lite.python.convert_phase import ConverterError  # isort: skip
 
 
 Images = NDArray[np.uint8]
-
-# What ai-edge-quantizer chooses by: the output of a layer's product bears the layer's name.
-_STATIC_LAYERS = ".*(mlp_up|mlp_down|_key_and_).*"
 
 
 def convert(model: Checkpoint, format_name: str, calibration: Images | None = None) -> bytes:
@@ -54,9 +50,7 @@ def convert_all(
     made = {name: _convert_vit(model, name) for name in sorted(needed)}
     return {
         entry.name: compact(
-            made[entry.name]
-            if entry.maker == "converter"
-            else _quantize(made["f32"], entry.name, calibration)
+            made[entry.name] if entry.maker == "converter" else quantize(made["f32"], entry.name, calibration)
         )
         for entry in chosen
     }
@@ -88,7 +82,7 @@ def convert_serving(serve: Any, image: ImageSize, format_name: str) -> bytes:
     made = _convert(
         serve, [_picture(image)], tf.Module(), "f32" if chosen.maker == "quantizer" else format_name
     )
-    return compact(_quantize(made, format_name, None) if chosen.maker == "quantizer" else made)
+    return compact(quantize(made, format_name, None) if chosen.maker == "quantizer" else made)
 
 
 def convert_fusion(model: Any) -> bytes:
@@ -140,43 +134,3 @@ def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> byte
     except (ConverterError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"TensorFlow cannot convert the model to {format_name}: {reason}") from error
-
-
-def _quantize(flatbuffer: bytes, format_name: str, calibration: Images | None) -> bytes:
-    # Not at the top of the file: the quantiser imports TensorFlow, and `edvit_tf.vit.keras` must do that
-    # first.
-    try:
-        from ai_edge_quantizer import quantizer
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(
-            f"The format {format_name} needs {missing.name}: pip install 'edvit-tf[export]'"
-        ) from missing
-
-    with without_lines(DELEGATE_NOTE):
-        work = quantizer.Quantizer(flatbuffer, _recipe(format_name))
-        scales = None
-        if calibration is not None and find(format_name).calibrated:
-            scales = work.calibrate({SIGNATURE: [{"image": image[np.newaxis]} for image in calibration]})
-        made = work.quantize(scales, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(made.quantized_model)
-
-
-def _recipe(format_name: str) -> Any:
-    """What ai-edge-quantizer does to which operator; a later entry wins over an earlier one."""
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
-    from ai_edge_quantizer.recipe_manager import RecipeManager
-
-    recipe = RecipeManager()
-    everything, dense = TFLOperationName.ALL_SUPPORTED, TFLOperationName.FULLY_CONNECTED
-    if format_name == "int8-full":
-        recipe.add_static_config(
-            regex=_STATIC_LAYERS, operation_name=dense, activation_num_bits=8, weight_num_bits=8
-        )
-        return recipe.get_quantization_recipe()
-    recipe.add_dynamic_config(regex=".*", operation_name=everything, num_bits=8)
-    if format_name == "int4-dynamic":
-        recipe.add_dynamic_config(
-            regex=".*", operation_name=dense, num_bits=4, algorithm_key=AlgorithmName.OCTAV
-        )
-    return recipe.get_quantization_recipe()

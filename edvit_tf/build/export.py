@@ -369,7 +369,9 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
     shutil.copyfile(made.fusion.flatbuffer, folder / "fusion.tflite")
     shutil.copyfile(made.fusion.weights, folder / "fusion.safetensors")
     largest = max(submodel.config.macs for submodel in made.submodels)
-    submodels = tuple(_write_submodel(folder, s, plan.classes, largest) for s in made.submodels)
+    submodels = tuple(
+        _write_submodel(folder, s, plan.classes, largest, settings.target) for s in made.submodels
+    )
     image = made.teacher.config.image
     manifest = Manifest(
         name=settings.name or _bundle_name(plan.teacher, settings.data),
@@ -409,7 +411,7 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
 
 
 def _write_submodel(
-    folder: Path, made: MadeSubmodel, classes: tuple[str, ...], largest_macs: int
+    folder: Path, made: MadeSubmodel, classes: tuple[str, ...], largest_macs: int, target: str
 ) -> Submodel:
     return Submodel(
         id=made.name,
@@ -418,20 +420,20 @@ def _write_submodel(
         macs=made.config.macs,
         energy_weight=made.config.macs / largest_macs,
         variants=tuple(
-            _write_variant(folder, f"{made.name}.{name}", name, variant)
+            _write_variant(folder, f"{made.name}.{name}", name, variant, target)
             for name, variant in made.variants.items()
         ),
     )
 
 
-def _write_variant(folder: Path, stem: str, format_name: str, made: MadeVariant) -> Variant:
+def _write_variant(folder: Path, stem: str, format_name: str, made: MadeVariant, target: str) -> Variant:
     file, vector = f"submodels/{stem}.tflite", f"vectors/{stem}.safetensors"
     shutil.copyfile(made.flatbuffer, folder / file)
     shutil.copyfile(made.vector, folder / vector)
     return Variant(
         file=file,
         format=format_name,
-        target="any",
+        target=target,
         runtimes=find(format_name).runtimes,
         arena_bytes=made.arena_bytes,
         partitions=made.partitions,

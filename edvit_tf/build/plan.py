@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edvit_converters.formats import find
+from edvit_converters.targets import check_formats
 
 from edvit_tf import zoo
 from edvit_tf.build.data import class_names
@@ -117,11 +118,12 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
     """Plan an export. A preset needs no trained teacher for it.
 
     Raises:
-        UsageError: more devices than classes, or an unknown format.
+        UsageError: more devices than classes, an unknown format, or one that is not for the target.
         ModelError: no such model.
         DataError: no such data.
         PlanError: the sub-models do not fit into their share of the teacher's bytes.
     """
+    check_formats(settings.target, settings.formats)
     for name in settings.formats:
         find(name)
     classes = class_names(settings.data)

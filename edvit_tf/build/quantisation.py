@@ -19,12 +19,12 @@ from edvit_tf.build.training import Schedule
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.layers import LayerNorm
-from edvit_tf.vit.model import from_checkpoint, named_variables, read_weights
+from edvit_tf.vit.model import from_checkpoint, named_variables, read_config, read_weights
 
-_KERNELS = ("_query", "_key", "_value", "_mlp_up", "_mlp_down")
 _NORMS = ("_attention_norm", "_mlp_norm")
-_INPUTS = (*_NORMS, "_gelu")
-"""Layers whose outputs are the inputs of those."""
+_ATTENTION = ("_attention_norm", "_query", "_key", "_value")
+_MLP = ("_mlp_norm", "_mlp_up", "_gelu", "_mlp_down")
+"""Layers that are rounded: those with a kernel, and those whose outputs they read."""
 
 _PREFIX = "quant_"  # TF-MOT's, of the layers that it wraps
 _TFMOT_VARIABLES = ("/optimizer_step", "_min", "_max")
@@ -127,11 +127,12 @@ class FoldedNorm(LayerNorm):
 
 def _rounded(plain: Any, images: NDArray[np.uint8]) -> Any:
     """A copy of the model that rounds as it computes."""
+    last = f"block_{len(read_config(plain).blocks) - 1}_"  # its class token attends in floats
 
     def annotate(layer: Any) -> Any:
         folded = layer.name.endswith(_NORMS)
         copy = (FoldedNorm if folded else layer.__class__).from_config(layer.get_config())
-        rounded = layer.name.endswith((*_KERNELS, *_INPUTS))
+        rounded = layer.name.endswith(_MLP if layer.name.startswith(last) else (*_ATTENTION, *_MLP))
         return api.quantize_annotate_layer(copy, Rounding()) if rounded else copy
 
     with api.quantize_scope({"Rounding": Rounding, "FoldedNorm": FoldedNorm}):

@@ -37,6 +37,7 @@ class ExportSettings:
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
         format: of the flatbuffers; several with commas between, the first of them is the one that counts.
+        target: what they are for: `any`, `cpu`, `gpu`, `browser` or `coral`; what it cannot run is refused.
         sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1, or `2:4`, two in each four;
             0 leaves the stage out.
         seed: decides every random choice.
@@ -80,6 +81,7 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    target: str = "any"
     random_weights: bool = False
     sparsity: float | str = 0.0
     seed: int = 1

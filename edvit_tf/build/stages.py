@@ -142,7 +142,7 @@ QUANTISE = Stage(
         *_TRAINING,
     ),
 )
-CONVERT = Stage("convert", (), ("edvit_tf.build.submodel_job", *_CONVERSION))
+CONVERT = Stage("convert", ("random_weights", "target"), ("edvit_tf.build.submodel_job", *_CONVERSION))
 FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
 FUSION = Stage(
     "fusion",

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 from edvit_converters.check import check, keras_answers
+from edvit_converters.targets import check_placed
 from edvit_converters.tflite import convert_all
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
-from edvit_tf.build.stages import IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
+from edvit_tf.build.stages import CONVERT, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
 from edvit_tf.build.surgery import Kept, cut, group_head
 from edvit_tf.build.training import Forward, Schedule
@@ -41,8 +42,9 @@ from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
 from edvit_tf.vit.config import ViTConfig
 from edvit_tf.vit.model import from_checkpoint
 
-CHECKED_IMAGES = 16
-_CALIBRATED_IMAGES = 128  # training pictures, for a format that fixes the scales of activations
+CHECKED_IMAGES = 64
+_CALIBRATED_IMAGES = 1024  # training pictures that weights and scales of activations are rounded for
+_RANGED_IMAGES = 128  # of them, that the ranges of quantisation-aware training start from
 _DENSE = 0.75  # share of the time to retrain a sub-model that is over when zeros begin
 _ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
 _SPARSITY_RATE, _QUANTISED_RATE = 0.5, 0.25  # of the rate of retraining: they start from a trained model
@@ -213,7 +215,7 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
         read_unrounded(job),
         _group_data(job, settings, dataset),
         Schedule(settings.qat_epochs, settings.batch, settings.rate * _QUANTISED_RATE),
-        _calibration(dataset),
+        _calibration(dataset, _RANGED_IMAGES),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "quantise"),
         report=lambda done, message: report(_ROUNDED * done, f"quantisation, {message}"),
@@ -223,10 +225,10 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
     result.write_facts({"accuracy": reached})
 
 
-def _calibration(dataset: Dataset) -> NDArray[np.uint8]:
+def _calibration(dataset: Dataset, count: int) -> NDArray[np.uint8]:
     """Some training pictures, evenly spaced."""
     training = dataset.train.images
-    return np.asarray(training[:: max(1, len(training) // _CALIBRATED_IMAGES)][:_CALIBRATED_IMAGES])
+    return np.asarray(training[:: max(1, len(training) // count)][:count])
 
 
 def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
@@ -236,8 +238,11 @@ def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
         return
     images = np.asarray(dataset.validation.images[:CHECKED_IMAGES])
     expected = keras_answers(student, images)
-    for name, flatbuffer in convert_all(student, tuple(waiting), _calibration(dataset)).items():
-        facts = check(flatbuffer, name, student.config, images, expected)
+    settings = CONVERT.settings_of(job.settings)
+    calibration = _calibration(dataset, _CALIBRATED_IMAGES)
+    for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
+        facts = check(flatbuffer, name, student.config, images, expected, trained=not settings.random_weights)
+        check_placed(flatbuffer, settings.target)
         job.store.make(
             waiting[name],
             partial(_write_variant, job, flatbuffer, asdict(facts), dataset),

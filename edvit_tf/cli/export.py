@@ -37,6 +37,10 @@ def export(
     format_name: Annotated[
         str | None, typer.Option("--format", help="Of the flatbuffers, int8 unless given; several: f32,int8.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="What they are for: any (default), cpu, gpu, browser or coral."),
+    ] = None,
     sparsity: Annotated[
         str | None,
         typer.Option("--sparsity", help="Share of zeros in the Dense kernels, from 0 to below 1, or 2:4."),
@@ -146,7 +150,7 @@ def export(
     from edvit_tf.build.settings import combine, read_sparsity
 
     given = {
-        "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
+        "model": model, "data": data, "devices": devices, "out": out, "format": format_name, "target": target,
         "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
         "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,

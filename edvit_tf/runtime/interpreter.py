@@ -7,7 +7,8 @@ newer exists (32-bit Arm). Shapes are static, so tensors are allocated once, whe
 import importlib.metadata
 import re
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,24 @@ class Flatbuffer:
             for details in self._interpreter._get_ops_details()
             if details["op_name"] != _DELEGATE
         ]
+
+
+def traced(
+    flatbuffer: bytes, images: NDArray[np.uint8], tensors: tuple[int, ...]
+) -> Iterator[dict[int, NDArray[np.float32]]]:
+    """Run a sub-model on images uint8 [n, h, w, c] and give what these tensors hold, picture by picture.
+
+    Slow, and only for the ordinary kernels: a delegate keeps its tensors to itself.
+    """
+    with warnings.catch_warnings(action="ignore"), without_lines(DELEGATE_NOTE):  # it warns of its memory
+        interpreter = Interpreter(
+            model_content=flatbuffer, experimental_preserve_all_tensors=True, num_threads=1
+        )
+        interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    for image in images:
+        runner(image=image[np.newaxis])
+        yield {index: interpreter.get_tensor(index) for index in tensors}
 
 
 @dataclass(frozen=True, slots=True)

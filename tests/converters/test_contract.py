@@ -33,7 +33,12 @@ class Case:
 
     def facts(self, format_name: str) -> Facts:
         return check(
-            self.flatbuffers[format_name], format_name, self.model.config, self.images, self.expected
+            self.flatbuffers[format_name],
+            format_name,
+            self.model.config,
+            self.images,
+            self.expected,
+            trained=False,
         )
 
 
@@ -58,7 +63,7 @@ def test_config_round_trip(case: Case) -> None:
 def test_checkpoint_round_trip_gives_the_same_flatbuffer(case: Case, tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", case.model)
     again = convert(
-        load(tmp_path / "model.safetensors"), "int4-dynamic"
+        load(tmp_path / "model.safetensors"), "int4-dynamic", calibration=case.images
     )  # made from f32, so that too is tried
     assert again == case.flatbuffers["int4-dynamic"]
 
