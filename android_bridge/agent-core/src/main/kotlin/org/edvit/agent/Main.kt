@@ -15,10 +15,11 @@ import org.edvit.agent.trust.Pairing
 import picocli.CommandLine
 import picocli.CommandLine.Command
 import picocli.CommandLine.Option
+import sun.misc.Signal
 import java.net.Inet4Address
 import java.net.InetAddress
 import java.nio.file.Path
-import java.util.concurrent.CountDownLatch
+import java.util.concurrent.Callable
 import kotlin.system.exitProcess
 
 private const val DEFAULT_PORT = 7434
@@ -70,7 +71,7 @@ class Common {
     description = ["Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C."],
     mixinStandardHelpOptions = true,
 )
-class Run : Runnable {
+class Run : Callable<Int> {
     @CommandLine.Mixin
     lateinit var common: Common
 
@@ -92,15 +93,21 @@ class Run : Runnable {
     @Option(names = ["--litert"], description = ["libLiteRt.so of the Python package ai-edge-litert (default: \$EDVIT_LITERT)."])
     var litert: Path? = null
 
-    override fun run() {
+    override fun call(): Int {
         val settings = settings()
         Logs.toStandardError()
-        System.setProperty("net.mdns.ttl", RECORD_SECONDS)
+        System.setProperty("net.dns.ttl", RECORD_SECONDS)
         val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), ::waits, ::isReady)
-        val signals = Signals(agent::stop)
+        var status = 0
+        for ((signal, meaning) in mapOf("TERM" to 0, "INT" to INTERRUPTED)) {
+            Signal.handle(Signal(signal)) {
+                status = meaning
+                agent.stop()
+            }
+        }
         agent.run()
         System.err.println("${settings.name} has stopped")
-        signals.over()
+        return status
     }
 
     private fun settings(): Settings {
@@ -167,24 +174,6 @@ class Leave : Runnable {
             else -> println("The device belonged to no fleet")
         }
     }
-}
-
-/** SIGTERM and Ctrl-C end the virtual machine only after the device has stopped. */
-private class Signals(
-    private val stop: () -> Unit,
-) {
-    private val stopped = CountDownLatch(1)
-
-    init {
-        java.lang.Runtime.getRuntime().addShutdownHook(
-            Thread {
-                stop()
-                stopped.await()
-            },
-        )
-    }
-
-    fun over() = stopped.countDown()
 }
 
 private fun emit(value: Any) {

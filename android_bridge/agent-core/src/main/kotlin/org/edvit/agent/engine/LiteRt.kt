@@ -17,7 +17,7 @@ import kotlin.io.path.name
 internal interface LiteRtLibrary : Library {
     fun LiteRtCreateEnvironment(
         options: Int,
-        values: Pointer?,
+        values: Pointer,
         environment: PointerByReference,
     ): Int
 
@@ -130,8 +130,6 @@ internal interface LiteRtLibrary : Library {
     fun LiteRtDestroyOptions(options: Pointer)
 
     fun LiteRtDestroyModel(model: Pointer)
-
-    fun LiteRtDestroyEnvironment(environment: Pointer)
 }
 
 /**
@@ -155,11 +153,14 @@ class LiteRt(
             }
     }
 
+    // Never destroyed: models of this process come and go in it.
+    private val environment = environment(calls)
+
     override val name: String = "$PACKAGE/${versionBeside(library)}"
 
     override fun load(flatbuffer: Path): Model {
         checkIdentifier(flatbuffer)
-        return LiteRtModel(calls, flatbuffer)
+        return LiteRtModel(calls, environment, flatbuffer)
     }
 
     override fun verify(
@@ -170,6 +171,13 @@ class LiteRt(
     companion object {
         private const val PACKAGE = "ai-edge-litert"
         private const val IDENTIFIER_END = 8
+
+        // litert_environment_options.h, litert_any.h and litert_logging.h.
+        private const val OPTION_BYTES = 24L
+        private const val ACCELERATORS = 24
+        private const val LOG_SEVERITY = 25
+        private const val INTEGER = 2
+        private const val ERRORS = 3L
         private val HOW_TO_GET_IT =
             "pip install ai-edge-litert, and name the libLiteRt.so of that package with --litert or in the variable EDVIT_LITERT"
 
@@ -184,6 +192,22 @@ class LiteRt(
                     ?: throw EdvitError("no interpreter was named: $HOW_TO_GET_IT", "model.runtime")
             if (!named.isRegularFile()) throw EdvitError("there is no file $named: $HOW_TO_GET_IT", "model.runtime")
             return named
+        }
+
+        /** With the CPU alone, and silent but for errors; a struct of an option is tag, type and value. */
+        private fun environment(calls: LiteRtLibrary): Pointer {
+            val options = listOf(ACCELERATORS to CPU.toLong(), LOG_SEVERITY to ERRORS)
+            val memory = Memory(OPTION_BYTES * options.size).apply { clear() }
+            options.forEachIndexed { index, (tag, value) ->
+                val place = OPTION_BYTES * index
+                memory.setInt(place, tag)
+                memory.setInt(place + 8, INTEGER)
+                memory.setLong(place + 16, value)
+            }
+            val environment = PointerByReference()
+            val status = calls.LiteRtCreateEnvironment(options.size, memory, environment)
+            if (status != 0) throw EdvitError("LiteRT does not start (status $status): $HOW_TO_GET_IT", "model.runtime")
+            return environment.value
         }
 
         private fun versionBeside(library: Path): String {
@@ -204,9 +228,13 @@ class LiteRt(
     }
 }
 
+// litert_common.h: kLiteRtHwAcceleratorCpu.
+private const val CPU = 1
+
 /** A flatbuffer with one input and the outputs `feature` and `logits`, loaded. */
 private class LiteRtModel(
     private val calls: LiteRtLibrary,
+    private val environment: Pointer,
     flatbuffer: Path,
 ) : Model {
     private val name = flatbuffer.name
@@ -232,14 +260,13 @@ private class LiteRtModel(
     }
 
     private fun load(flatbuffer: Path) {
-        val environment = made("environment", calls::LiteRtDestroyEnvironment) { calls.LiteRtCreateEnvironment(0, null, it) }
         val model = made("model", calls::LiteRtDestroyModel) { calls.LiteRtCreateModelFromFile(environment, "$flatbuffer", it) }
         val options = made("options", calls::LiteRtDestroyOptions, calls::LiteRtCreateOptions)
         check("choose the CPU") { calls.LiteRtSetOptionsHardwareAccelerators(options, CPU) }
         compiled = made("compiled model", calls::LiteRtDestroyCompiledModel) { calls.LiteRtCreateCompiledModel(environment, model, options, it) }
         val signature = got("signature") { calls.LiteRtGetModelSignature(model, 0, it) }
         if (number(signature, calls::LiteRtGetNumSignatureInputs) != 1L) throw failed("take it: it has not one input")
-        input = buffer(environment, got("input") { calls.LiteRtGetSignatureInputTensorByIndex(signature, 0, it) }) {
+        input = buffer(got("input") { calls.LiteRtGetSignatureInputTensorByIndex(signature, 0, it) }) {
             calls.LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, it)
         }
         val count = number(signature, calls::LiteRtGetNumSignatureOutputs)
@@ -247,7 +274,7 @@ private class LiteRtModel(
             (0 until count).associate { index ->
                 val named = got("output's name") { calls.LiteRtGetSignatureOutputName(signature, index, it) }.getString(0)
                 val tensor = got("output") { calls.LiteRtGetSignatureOutputTensorByIndex(signature, index, it) }
-                named to buffer(environment, tensor) { calls.LiteRtGetCompiledModelOutputBufferRequirements(compiled, 0, index, it) }
+                named to buffer(tensor) { calls.LiteRtGetCompiledModelOutputBufferRequirements(compiled, 0, index, it) }
             }
         if (outputs.keys != setOf("feature", "logits")) throw failed("take it: it is no sub-model")
         inputHandles = handles(listOf(input))
@@ -287,7 +314,6 @@ private class LiteRtModel(
     }
 
     private fun buffer(
-        environment: Pointer,
         tensor: Pointer,
         requirements: (PointerByReference) -> Int,
     ): Buffer {
@@ -335,7 +361,6 @@ private class LiteRtModel(
     private fun failed(what: String) = EdvitError("LiteRT could not load or run $name: it did not $what", "model.load")
 
     private companion object {
-        const val CPU = 1
         const val READ = 0
         const val WRITE = 1
         const val TYPE_BYTES = 72L
