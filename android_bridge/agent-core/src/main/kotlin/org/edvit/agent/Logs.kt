@@ -1,0 +1,47 @@
+package org.edvit.agent
+
+import java.time.ZoneId
+import java.time.format.DateTimeFormatter
+import java.util.logging.ConsoleHandler
+import java.util.logging.Formatter
+import java.util.logging.Level
+import java.util.logging.LogRecord
+import java.util.logging.Logger
+
+/** What may be told to a stranger of a line of the log: no token, no pairing code, no key. */
+object Redaction {
+    private const val HIDDEN = "(hidden)"
+    private val SECRETS =
+        listOf(
+            Regex("edvit1-[A-Za-z0-9_-]+"),
+            Regex("code=[0-9A-Za-z-]+"),
+            Regex("\\b[0-9A-HJKMNP-TV-Z]{4}-[0-9A-HJKMNP-TV-Z]{4}-[0-9A-HJKMNP-TV-Z]{4}\\b"),
+            Regex("-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", RegexOption.DOT_MATCHES_ALL),
+        )
+
+    /** The same text without secrets. */
+    fun of(text: String): String = SECRETS.fold(text) { rest, secret -> secret.replace(rest, HIDDEN) }
+}
+
+/** Lines on standard error: the time, then the message; of an exception its trace, too. All of it redacted. */
+object Logs {
+    private val TIME = DateTimeFormatter.ofPattern("HH:mm:ss").withZone(ZoneId.systemDefault())
+
+    // java.util.logging keeps these weakly.
+    private val noisy = listOf("io.grpc", "javax.jmdns").map(Logger::getLogger)
+
+    /** Write what the agent logs to standard error, and of the libraries only what went wrong. */
+    fun toStandardError() {
+        val root = Logger.getLogger("")
+        root.handlers.forEach(root::removeHandler)
+        root.addHandler(ConsoleHandler().apply { formatter = Line })
+        noisy.forEach { it.level = Level.SEVERE }
+    }
+
+    internal object Line : Formatter() {
+        override fun format(record: LogRecord): String {
+            val trace = record.thrown?.let { "\n${it.stackTraceToString().trimEnd()}" }.orEmpty()
+            return Redaction.of("${TIME.format(record.instant)} ${formatMessage(record)}$trace\n")
+        }
+    }
+}

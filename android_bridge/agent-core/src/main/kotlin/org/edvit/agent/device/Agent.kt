@@ -1,0 +1,137 @@
+package org.edvit.agent.device
+
+import org.edvit.agent.EdvitError
+import org.edvit.agent.engine.Runtime
+import org.edvit.agent.rpc.checkFree
+import org.edvit.agent.rpc.serveDevice
+import org.edvit.agent.rpc.servePairing
+import org.edvit.agent.store.Store
+import org.edvit.agent.trust.About
+import org.edvit.agent.trust.Certificates
+import org.edvit.agent.trust.Identity
+import org.edvit.agent.trust.Membership
+import org.edvit.agent.trust.Pairing
+import org.edvit.agent.trust.PairingService
+import org.edvit.agent.trust.Shown
+import org.edvit.agent.trust.Token
+import java.net.InetAddress
+import java.nio.file.Path
+import java.time.Instant
+import java.util.concurrent.CountDownLatch
+import java.util.logging.Logger
+
+/** How to run a device: `port` 0 takes any free one; without `token` a device of no fleet shows a code. */
+class Settings(
+    val name: String,
+    val store: Path,
+    val address: InetAddress,
+    val port: Int,
+    val memoryBytes: Long,
+    val token: Token?,
+    val software: String,
+)
+
+/** A device that serves and is announced. */
+class Ready(
+    val id: String,
+    val name: String,
+    val address: String,
+    val port: Int,
+)
+
+/** A device that waits to be paired; `code` is empty when it has a token. */
+class Waiting(
+    val id: String,
+    val name: String,
+    val address: String,
+    val port: Int,
+    val code: String,
+) {
+    /** What the QR code says: the code, and each address with its port at which the device waits. */
+    val link: String
+        get() {
+            val places = reachable(InetAddress.getByName(address)).joinToString(",") { "${it.hostAddress}:$port" }
+            return "edvit:pair?id=$id&address=$places&code=$code"
+        }
+}
+
+/** The device agent: open the store, serve what is in it, announce it, and stop cleanly when told to. */
+class Agent(
+    private val settings: Settings,
+    private val runtime: Runtime,
+    private val announcer: Announcer,
+    private val onWaiting: (Waiting) -> Unit,
+    private val onReady: (Ready) -> Unit,
+) {
+    private val stopped = CountDownLatch(1)
+
+    /** Tell [run] to end; from any thread. */
+    fun stop() = stopped.countDown()
+
+    /**
+     * Serve until told to stop.
+     *
+     * @throws EdvitError the store cannot be used, or the port is taken.
+     */
+    fun run() = Store(settings.store).use(::serve)
+
+    private fun serve(store: Store) {
+        val identity = Identity.loadOrMake(store)
+        val facts = Facts(identity.id, settings.name, settings.software, runtime.name, settings.memoryBytes)
+        val membership = Membership.load(store) ?: becomeMember(store, identity, facts) ?: return
+        sayIfNotValid(membership)
+        val installer = Installer(store, runtime, settings.memoryBytes, membership.bundleKey)
+        DeviceService(facts, installer.restore(), installer).use { service ->
+            serveDevice(service, settings.address, settings.port, Shown(store, identity, membership)).use { server ->
+                announcer.announce(facts, settings.address, server.port, 0).use {
+                    onReady(Ready(identity.id, settings.name, settings.address.hostAddress, server.port))
+                    stopped.await()
+                }
+            }
+        }
+    }
+
+    /** Wait on a port of its own until an aggregator has proved itself; null when told to stop before. */
+    private fun becomeMember(
+        store: Store,
+        identity: Identity,
+        facts: Facts,
+    ): Membership? {
+        checkFree(settings.address, settings.port)
+        val code = if (settings.token == null) Pairing.newCode() else ""
+        var joined: Membership? = null
+        val over = CountDownLatch(1)
+        val about = About(settings.name, runtime.name, machine(), settings.memoryBytes, java.lang.Runtime.getRuntime().availableProcessors())
+        val secret = settings.token?.secret ?: Pairing.readCode(code)
+        val service =
+            PairingService(identity, about, secret, settings.token) { membership ->
+                membership.save(store)
+                joined = membership
+                over.countDown()
+            }
+        servePairing(service, settings.address).use { server ->
+            announcer.announce(facts, settings.address, server.port, server.port).use {
+                onWaiting(Waiting(identity.id, settings.name, settings.address.hostAddress, server.port, code))
+                // Whichever comes first.
+                Thread { stopped.await().also { over.countDown() } }.apply { isDaemon = true }.start()
+                over.await()
+            }
+        }
+        return joined
+    }
+
+    /** Nobody gets through a handshake while the clock is wrong; it may be set in a minute. */
+    private fun sayIfNotValid(membership: Membership) {
+        try {
+            Certificates.checkClock(membership.certificate, Instant.now())
+        } catch (error: EdvitError) {
+            log.warning(error.message)
+        }
+    }
+
+    private fun machine(): String = "${System.getProperty("os.arch")} ${System.getProperty("os.name")}"
+
+    private companion object {
+        val log: Logger = Logger.getLogger(Agent::class.java.name)
+    }
+}

@@ -1,0 +1,48 @@
+package org.edvit.agent.engine
+
+import java.io.Closeable
+import java.nio.file.Path
+
+/** What a sub-model says of one picture: two arrays of float32. */
+class Output(
+    val feature: FloatArray,
+    val logits: FloatArray,
+)
+
+/** A sub-model that is loaded; one call at a time, from one thread. */
+interface Model : Closeable {
+    /**
+     * Take a picture, uint8 [height × width × channels].
+     *
+     * @throws org.edvit.agent.EdvitError `model.run`.
+     */
+    fun run(image: ByteArray): Output
+}
+
+/** Whether a flatbuffer answers here as it did where it was made; `microseconds` is the median of one picture. */
+class Verdict(
+    val reason: String,
+    val microseconds: Int = 0,
+) {
+    /** Whether it does. */
+    val ok: Boolean get() = reason.isEmpty()
+}
+
+/** What a device needs of an interpreter. */
+interface Runtime {
+    /** The interpreter and its version, "ai-edge-litert/2.3.0". */
+    val name: String
+
+    /**
+     * Load a flatbuffer.
+     *
+     * @throws org.edvit.agent.EdvitError `model.load`.
+     */
+    fun load(flatbuffer: Path): Model
+
+    /** Run a flatbuffer on its test vector where a crash does no harm. */
+    fun verify(
+        flatbuffer: Path,
+        vector: Path,
+    ): Verdict
+}
