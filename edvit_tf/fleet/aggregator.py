@@ -205,7 +205,7 @@ class Aggregator:
         ]
 
     def _route(self, member: Member, link: Link, submodels: Sequence[str]) -> Route:
-        coding = self._wire.coding(member.codecs, member.pace)
+        coding = self._wire.coding(member)
         return Route(member.id, member.name, link, tuple(sorted(submodels)), coding)
 
     async def _back(self, route: Route) -> list[Route]:

@@ -14,7 +14,7 @@ from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
 from edvit_tf.fleet.clones import cloned, is_another
-from edvit_tf.fleet.discover import Announced
+from edvit_tf.fleet.discover import Announced, clean_text
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
 from edvit_tf.fleet.pace import Pace
@@ -109,7 +109,7 @@ class Member:
     @property
     def name(self) -> str:
         """What the device calls itself."""
-        return self.status().name
+        return clean_text(self._hello.name if self._hello else "") or self._device.name
 
     @property
     def state(self) -> State:

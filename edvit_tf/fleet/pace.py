@@ -4,7 +4,7 @@ Pure: a `Pace` and something that was measured give the next one. On a link that
 them sees a tenth: that is what an answer waits for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 WINDOW = 3
@@ -37,22 +37,24 @@ class Pace:
 
     def beat(self, seconds: float) -> Self:
         """A heartbeat was answered within so many seconds."""
-        return replace(self, trips=(*self.trips, seconds)[-TRIPS:])
+        trips = (*self.trips, seconds)[-TRIPS:]
+        return type(self)(trips, self.raw, self.coded, self.since_raw, self.decoding)
 
     def sent_raw(self, size: int, seconds: float) -> Self:
         """A raw picture was answered, or not in this time: then it is that slow at least."""
-        return replace(self, raw=(*self.raw, Sample(size, max(0.0, seconds)))[-WINDOW:], since_raw=0)
+        raw = (*self.raw, Sample(size, max(0.0, seconds)))[-WINDOW:]
+        return type(self)(self.trips, raw, self.coded, 0, self.decoding)
 
     def sent_coded(self, size: int, seconds: float, decoding: float) -> Self:
         """The same of one that the device has decoded; what that took is no part of `seconds`."""
         coded = (*self.coded, Sample(size, max(0.0, seconds)))[-WINDOW:]
         since = self.since_raw + 1
         raw = self.raw if since < STALE else ()
-        return replace(self, coded=coded, raw=raw, since_raw=since, decoding=decoding or self.decoding)
+        return type(self)(self.trips, raw, coded, since, decoding or self.decoding)
 
     @property
     def byte_seconds(self) -> float:
-        """Seconds that a byte more takes, 0 when nothing was measured.
+        """Seconds that a byte more takes, 0 before a heartbeat and a picture were measured.
 
         Between raw and coded pictures it is what they differ by: what waits for the processor is in both.
         With one kind alone it is all that a heartbeat does not take, which is too much on a busy machine.
@@ -62,7 +64,9 @@ class Pace:
             if large.size > 1.2 * small.size:
                 return max(0.0, (large.seconds - small.seconds) / (large.size - small.size))
         some = _middle(self.raw or self.coded)
-        return max(0.0, some.seconds - min(self.trips, default=0.0)) / some.size if some.size else 0.0
+        if not self.trips or not some.size:
+            return 0.0
+        return max(0.0, some.seconds - min(self.trips)) / some.size
 
 
 def _middle(samples: tuple[Sample, ...]) -> Sample:

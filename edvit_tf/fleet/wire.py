@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -69,6 +70,18 @@ class Cost:
     seconds: float
 
 
+class Receiver(Protocol):
+    """A device, as far as it matters here."""
+
+    @property
+    def codecs(self) -> Sequence[str]:
+        """The codecs that it takes beside raw."""
+
+    @property
+    def pace(self) -> Pace:
+        """How fast its link is."""
+
+
 class Wire:
     """Chooses a coding for each device, and encodes.
 
@@ -89,18 +102,19 @@ class Wire:
         self._needed = False
         self._learning: asyncio.Task[None] | None = None
 
-    def coding(self, codecs: Iterable[str], pace: Pace) -> Coding:
-        """What to send to a device that takes these codecs beside raw, over a link of that pace."""
+    def coding(self, to: Receiver) -> Coding:
+        """What to send to a device."""
         if self._forced is not None:
-            return self._forced if self._forced.codec in codecs else EXACT
+            return self._forced if self._forced.codec in to.codecs else EXACT
         if not self._candidates:
             return EXACT
-        slowness = pace.byte_seconds
+        slowness = to.pace.byte_seconds
         if slowness * self._raw_size < GAIN:
             return EXACT
         self._needed = True
+        codecs = to.codecs
         candidates = [coding for coding in self._candidates if coding.codec in codecs]
-        return choose(candidates, self._costs, pace, slowness, self._raw_size)
+        return choose(candidates, self._costs, to.pace, slowness, self._raw_size)
 
     def picture(self, image: np.ndarray) -> "Encoded":
         """Take a picture uint8 [height, width, channels].

@@ -12,6 +12,7 @@ RAW, CODED = 150_000, 25_000
 def test_nothing_is_known_of_a_new_link() -> None:
     assert Pace().byte_seconds == 0
     assert Pace().beat(0.3).byte_seconds == 0
+    assert Pace().sent_raw(RAW, 0.4).byte_seconds == 0, "all of it may be waiting"
 
 
 def test_what_a_heartbeat_takes_is_not_the_bytes() -> None:
@@ -20,7 +21,7 @@ def test_what_a_heartbeat_takes_is_not_the_bytes() -> None:
 
 
 def test_one_slow_answer_is_not_a_slow_link() -> None:
-    pace = Pace()
+    pace = Pace().beat(0.0)
     for seconds in (0.01, 0.8, 0.01):
         pace = pace.sent_raw(RAW, seconds)
     assert pace.byte_seconds == pytest.approx(0.01 / RAW)
@@ -44,7 +45,7 @@ def test_raw_and_coded_together_tell_bytes_from_waiting(
 
 
 def test_raw_pictures_of_long_ago_say_nothing() -> None:
-    pace = Pace().sent_raw(RAW, 0.002)
+    pace = Pace().beat(0.0).sent_raw(RAW, 0.002)
     for _ in range(STALE):
         pace = pace.sent_coded(CODED, 0.1, 0.001)
     assert pace.raw == ()
