@@ -18,8 +18,9 @@ AUTO = "auto"
 CHOICES = (AUTO, RAW, JPEG, WEBP)
 # At this quality, colours at full size, CIFAR-10 at 32 px lost nothing (docs/results/wire.md).
 SAFE_QUALITY = 95
-# A codec is work on both sides, and a lossy one is not the picture: both have to save so many seconds.
-GAIN = 0.010
+# A codec is work on both sides, and a lossy one is not the picture: both have to save so many seconds. A busy
+# machine alone makes ten answers seem ten milliseconds slow.
+GAIN = 0.020
 # Of a few packets no link is made faster: a picture of fewer bytes is sent as it is.
 SMALLEST = 4096
 # A raw picture that takes at most so many seconds is sent now and then, to see whether the link still needs

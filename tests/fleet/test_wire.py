@@ -75,8 +75,8 @@ def chosen(candidates: Sequence[Coding], pace: Pace, costs: Mapping[Coding, Cost
     ("raw_seconds", "codecs_there", "wanted"),
     [
         (0.0, BOTH, EXACT),
-        (0.007, BOTH, EXACT),
-        (0.027, BOTH, LOSSLESS),
+        (0.020, BOTH, EXACT),
+        (0.050, BOTH, LOSSLESS),
         (0.600, BOTH, SAFE),
         (0.600, (WEBP,), LOSSLESS),
         (0.600, (), EXACT),
