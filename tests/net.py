@@ -29,7 +29,8 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 class Weather:
     """What happens to each packet: milliseconds of delay ± jitter in order, and the fraction that is lost.
 
-    `cut_there` and `cut_back` lose everything towards the far side, or from it.
+    `cut_there` and `cut_back` lose everything towards the far side, or from it. With `closed_there` nobody
+    can open a TCP connection to the far side, as when it is behind a router.
     """
 
     delay_ms: float = 0.0
@@ -37,6 +38,7 @@ class Weather:
     loss: float = 0.0
     cut_there: bool = False
     cut_back: bool = False
+    closed_there: bool = False
 
 
 class Network:
@@ -131,6 +133,12 @@ def _tun(namespace: str) -> int:
     return descriptor
 
 
+def _opens(packet: bytes) -> bool:
+    """Whether an IPv4 packet asks for a TCP connection: SYN without ACK."""
+    begin = 4 * (packet[0] & 0x0F)
+    return packet[0] >> 4 == 4 and packet[9] == 6 and packet[begin + 13] & 0x12 == 0x02
+
+
 def relay(name: str, seed: int, weather: Weather) -> None:
     """Move packets until standard input ends."""
     near, far = _tun(f"{name}-near"), _tun(f"{name}-far")
@@ -158,6 +166,7 @@ def relay(name: str, seed: int, weather: Weather) -> None:
         for source in {near, far}.intersection(ready):
             packet = os.read(source, 65536)
             cut = weather.cut_there if source == near else weather.cut_back
+            cut = cut or (weather.closed_there and source == near and _opens(packet))
             if cut or random.random() < weather.loss:
                 continue
             target = far if source == near else near

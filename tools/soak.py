@@ -2,7 +2,8 @@
 
     python tools/soak.py --minutes 30 --seed 7
 
-Devices, the aggregator (`edvit-tf serve`) and this process are all there is; everything goes over loopback.
+Devices, half of which dial in, the aggregator (`edvit-tf serve`) and this process are all there is;
+everything goes over loopback.
 The faults come from the seed, so that a run can be repeated as far as processes can. Each answer is checked:
 by the deadline, of the right version, honest about what is missing, and with the very numbers that the
 sub-models that answered give. At the end nothing may have grown: memory, open files, threads, processes.
@@ -24,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
@@ -38,6 +39,7 @@ from PIL import Image
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.bundle.writer import write_manifest
 from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet, read_line
+from edvit_tf.cli.reach import reaching
 from edvit_tf.errors import EdvitError
 from edvit_tf.fleet import at_address, deploy
 from edvit_tf.fleet.keeper import changed_over
@@ -54,6 +56,8 @@ ASK_EVERY = 0.05
 FAULT_EVERY = (1.0, 6.0)
 LONGEST_OUTAGE = 15.0
 READY_SECONDS = 60.0
+# Within which every device that dials in has done so again, after the aggregator was started again.
+DIAL_SECONDS = 20.0
 # Growth of the aggregator that is no leak: caches fill, SQLite's log grows to its checkpoint.
 GROWN_BYTES = 40_000_000
 GROWN_FILES = 20
@@ -106,9 +110,10 @@ def children(process: int) -> list[int]:
 class Aggregator:
     """The `edvit-tf serve` process, started again whenever it was ended."""
 
-    def __init__(self, state: Path, log: Path) -> None:
+    def __init__(self, state: Path, log: Path, listening: Sequence[str]) -> None:
         self._state = state
         self._log = log
+        self._listening = listening
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ("127.0.0.1", 0)
         self.first: Usage | None = None
@@ -126,6 +131,7 @@ class Aggregator:
         """Start it, on the port that it had."""
         where = f"127.0.0.1:{self.address[1]}"
         options = ["--http", where, "--grpc", "127.0.0.1:0", "--deadline", str(DEADLINE), "--json"]
+        options += self._listening
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "edvit_tf.cli.main", "serve", "--state", str(self._state), *options],
@@ -190,7 +196,7 @@ class Soak:
         # Started, and their ready line, which says where they listen now, is not read yet.
         self._starting: list[DeviceProcess] = []
         self._deploy(bundle)
-        self._aggregator = Aggregator(fleet.folder, folder / "aggregator.log")
+        self._aggregator = Aggregator(fleet.folder, folder / "aggregator.log", fleet.listening)
         # Of devices that are away: when they come back, and how.
         self._away: dict[str, tuple[float, Callable[[], None]]] = {}
         self.tally = Tally()
@@ -426,7 +432,7 @@ class Soak:
             if device.running:
                 device.wait_ready()
         signed = self._fleet.sign(bundle)
-        found = [at_address(device.address) for device in self._fleet.devices]
+        called = [device for device in self._fleet.devices if device.port]
 
         async def remember(deployment: Any) -> None:
             with FleetState(self._fleet.folder) as state:
@@ -434,7 +440,17 @@ class Soak:
             if not await changed_over(self._fleet.folder):
                 raise Wrong("the aggregator did not change over")
 
-        asyncio.run(deploy(signed, found, connect=self._fleet.connect, on_switch=remember))
+        async def work() -> None:
+            async with reaching(self._fleet.folder, self._fleet.keys, self._fleet.dial) as reach:
+                end = time.monotonic() + DIAL_SECONDS
+                while len(dialled := reach.dialled()) < len(self._fleet.devices) - len(called):
+                    if time.monotonic() > end:
+                        raise Wrong(f"of the devices only {dialled} have dialled in")
+                    await asyncio.sleep(0.25)
+                found = [at_address(device.address) for device in called] + dialled
+                await deploy(signed, found, connect=reach.connect, on_switch=remember)
+
+        asyncio.run(work())
 
     def _complete_again(self) -> None:
         """With everything back, answers are complete within a while, and stay so."""
@@ -446,6 +462,11 @@ class Soak:
         for _ in range(50):
             if not self._ask(may_fail=False):
                 raise Wrong("an answer is not complete although every device is there")
+
+
+def _free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def _forget(connection: socket.socket) -> None:
@@ -497,7 +518,8 @@ def main() -> int:
     wrong = ""
     with tempfile.TemporaryDirectory(prefix="edvit-soak-") as thrown_away:
         folder = given.folder or Path(thrown_away)
-        with device_fleet(names, folder) as fleet:
+        # Half of them are called, and half dial in.
+        with device_fleet(names, folder, dial=_free_address(), dialling=names[::2]) as fleet:
             soak = Soak(fleet, open_bundle(given.bundle), folder, given.seed)
             try:
                 soak.run(60 * given.minutes)

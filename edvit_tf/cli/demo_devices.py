@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,10 +18,12 @@ from typing import IO, Any
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError
 from edvit_tf.fleet.connect import with_keys
+from edvit_tf.fleet.discover import DIALLED, Announced
 from edvit_tf.fleet.enrol import enrol
 from edvit_tf.fleet.keys import FleetKeys, make_keys
 from edvit_tf.fleet.member import Connect
 from edvit_tf.fleet.signing import signed
+from edvit_tf.fleet.state import FleetState
 from edvit_tf.fleet.tokens import Tokens
 from edvit_tf.rpc.certificates import fingerprint
 from edvit_tf.rpc.pairing_channel import PairingLink
@@ -178,20 +180,24 @@ class ThrowAwayFleet:
 
 
 @contextmanager
-def device_fleet(names: Sequence[str], folder: Path, *, dial: str = "") -> Iterator[ThrowAwayFleet]:
+def device_fleet(
+    names: Sequence[str], folder: Path, *, dial: str = "", dialling: Collection[str] | None = None
+) -> Iterator[ThrowAwayFleet]:
     """Make keys in `folder`/fleet, and devices, started side by side, that have joined with a one-use token.
 
-    With `dial` ("host:port") they listen nowhere once they have joined, and dial in there. All processes are
-    gone when the block ends, however it ends.
+    With `dial` ("host:port") those named in `dialling`, by default all, listen nowhere once they have joined,
+    and dial in there. All processes are gone when the block ends, however it ends.
     """
     state = folder / "fleet"
     keys = make_keys(state)
     tokens = Tokens(state)
     authority = fingerprint(keys.authority.certificate)
 
+    there = frozenset(names if dialling is None else dialling) if dial else frozenset[str]()
+
     def made(name: str) -> DeviceProcess:
         token = tokens.issue(authority, life=TOKEN_LIFE)
-        options = ["--join", str(token), *(("--dial", dial) if dial else ())]
+        options = ["--join", str(token), *(("--dial", dial) if name in there else ())]
         return DeviceProcess(name, folder, options=options)
 
     fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys, dial)
@@ -203,6 +209,9 @@ def device_fleet(names: Sequence[str], folder: Path, *, dial: str = "") -> Itera
             _join(device, keys, tokens)
         for device in fleet.devices:
             device.wait_ready()
+            if device.name in there:
+                with FleetState(state) as opened:  # only members may dial in
+                    opened.enrol(Announced(f"{DIALLED}{dial}", device.id, device.name))
         yield fleet
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edvit_tf import __version__
 from edvit_tf.device.advertise import Advertisement
 from edvit_tf.device.dial import AUTO, keep_dialled, keep_joining, places
 from edvit_tf.device.engine import Runtime, installed_runtime
@@ -159,6 +160,14 @@ async def _serve(
     _say_if_not_valid(membership)
     installer = Installer(store, runtime, memory, membership.signer)
     service = DeviceService(facts, await installer.restore(), installer)
+    held = [holding.submodel for holding in service.shelf.first.holdings()]
+    log.info(
+        "%s has started: edvit-tf %s, %s, with %s",
+        facts.name,
+        __version__,
+        facts.runtime,
+        ", ".join(held) or "no sub-model",
+    )
     shown = Shown(store, identity, membership)
     try:
         if settings.dial:

@@ -120,13 +120,13 @@ class ChannelLink:
         self, requests: AsyncIterable[InstallRequest], *, timeout: float
     ) -> AsyncGenerator[InstallReply, None]:
         """Send one sub-model and yield the device's progress."""
-        call = self._stub.Install(requests, timeout=timeout)
-        try:
-            with self._translated(timeout):
+        with self._translated(timeout):
+            call = self._stub.Install(requests, timeout=timeout)
+            try:
                 async for reply in call:
                     yield reply
-        finally:
-            call.cancel()  # a caller that gives up stops the device too
+            finally:
+                call.cancel()  # a caller that gives up stops the device too
 
     async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
         """Send one picture and return the device's outputs."""

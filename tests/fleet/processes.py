@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
-from edvit_tf.fleet import Announced, at_address, deploy
-from edvit_tf.fleet.state import FleetState, save
+from edvit_tf.fleet import at_address, deploy
+from edvit_tf.fleet.state import save
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -30,9 +30,6 @@ def deployed_fleet(names: Sequence[str], folder: Path, bundle: Bundle, link: str
             found = [at_address(device.address) for device in fleet.devices]
             save(fleet.folder, signed, asyncio.run(deploy(signed, found, connect=fleet.connect)))
         else:
-            with FleetState(fleet.folder) as state:
-                for device in fleet.devices:
-                    state.enrol(Announced(device.address, device.id, device.name))
             more = ["--devices", str(len(names)), "--timeout", "10", *fleet.listening]
             run = command("fleet", "deploy", bundle.path, "--state", fleet.folder, *more)
             subprocess.run(run, check=True, capture_output=True, timeout=60)

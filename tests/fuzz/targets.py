@@ -1,11 +1,13 @@
 """What strangers can say to a device or an aggregator, each with inputs that are right to begin with."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc.aio
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +21,7 @@ from edvit_tf.device.identity import Identity
 from edvit_tf.device.membership import Membership
 from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import Facts
-from edvit_tf.errors import DeviceError, LinkError, TrustError
+from edvit_tf.errors import DeviceError, LinkError, ProtocolError, TrustError
 from edvit_tf.fleet.discover import cleaned
 from edvit_tf.fleet.enrol import enrol
 from edvit_tf.fleet.keys import FleetKeys, make_keys
@@ -32,8 +34,19 @@ from edvit_tf.rpc.certificates import (
     utc_now,
 )
 from edvit_tf.rpc.codecs import EXACT, JPEG, WEBP, Coding, decode, encode
-from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest, Picture
+from edvit_tf.rpc.edvit_pb2 import (
+    Frame,
+    HelloReply,
+    HelloRequest,
+    Outcome,
+    PairReply,
+    PairRequest,
+    Picture,
+)
+from edvit_tf.rpc.link import PROTOCOL
 from edvit_tf.rpc.pairing import read_code, stretch
+from edvit_tf.rpc.tunnel import Tunnel
+from edvit_tf.rpc.tunnelled import TunnelledLink
 from tests.conftest import GOLDEN
 from tests.fuzz.mutate import Target
 
@@ -168,6 +181,63 @@ def wire_pictures() -> Fuzzed:
         assert decoded.dtype == np.uint8
 
     return Fuzzed(take, corpus)
+
+
+def frames_of_a_device() -> Fuzzed:
+    """What a device sends over the connection that it opened, when it is asked for its hello."""
+    peer = "ab" * 32
+    reply = HelloReply(protocol=PROTOCOL, id=peer, name="kitchen", instance=b"x" * 16)
+    right = [
+        Frame(call=1, message=reply.SerializeToString()),
+        Frame(call=1, last=True),
+        Frame(call=1, outcome=Outcome(status="OK")),
+    ]
+    others = [
+        Frame(call=1, taken=1),
+        Frame(call=1, outcome=Outcome(status="FAILED_PRECONDITION", details="no", code="device.busy")),
+        Frame(call=2, method="/edvit.v1.Device/Hello"),
+        Frame(call=1, cancelled=True),
+    ]
+    corpus = [
+        _joined([frame.SerializeToString() for frame in frames])
+        for frames in (right, right[::-1], [others[0], *right], others[1:2], others[2:])
+    ]
+
+    def ask(data: bytes) -> None:
+        async def story() -> HelloReply:
+            tunnel = Tunnel(_Frames(data), peer=peer)
+            link = TunnelledLink("dialled", tunnel)
+            asking = asyncio.create_task(link.hello(HelloRequest(), timeout=5))
+            await asyncio.sleep(0)
+            with contextlib.suppress(ProtocolError, LinkError):
+                await tunnel.run()
+            try:
+                return await asking
+            finally:
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        assert asyncio.run(story()).id == peer
+
+    return Fuzzed(ask, corpus)
+
+
+class _Frames:
+    """A stream that gives what is in an input."""
+
+    def __init__(self, data: bytes) -> None:
+        self._messages = _split(data)
+
+    async def read(self) -> object:
+        await asyncio.sleep(0)
+        if not self._messages:
+            return grpc.aio.EOF
+        try:
+            return Frame.FromString(self._messages.pop(0))
+        except DecodeError as error:
+            raise LinkError("gRPC ends the stream") from error
+
+    async def write(self, frame: Frame) -> None:
+        del frame
 
 
 class _Pairing:

@@ -23,6 +23,7 @@ TARGETS: dict[str, Making] = {
     "certificates": lambda _folder, _patch: targets.certificates(),
     "pairing requests": targets.pairing_requests,
     "pairing replies": targets.pairing_replies,
+    "frames of a device": lambda _folder, _patch: targets.frames_of_a_device(),
     "wire pictures": lambda _folder, _patch: targets.wire_pictures(),
     "HTTP pictures": lambda _folder, _patch: http_pictures(),
 }

@@ -223,6 +223,10 @@ async def test_a_closed_link_ends_its_calls(opening: Opening) -> None:
             await asyncio.wait_for(call, 2)
         with pytest.raises(LinkError, match="was closed"):
             await link.hello(HelloRequest(), timeout=5)
+        with pytest.raises(LinkError, match="was closed"):
+            await anext(link.install(chunks(1), timeout=5))
+        with pytest.raises(LinkError, match="was closed"):
+            await link.infer(InferRequest(), timeout=5)
 
 
 async def test_two_servers_cannot_share_a_port() -> None:
