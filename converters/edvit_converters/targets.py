@@ -17,7 +17,8 @@ _FORMATS: Mapping[str, tuple[str, ...]] = {
     # It computes in floats: what the CPU's kernels round as they go it does not take.
     "gpu": ("f16", "f32"),
     "browser": ("int8-dynamic", "f32", "f16"),
-    "coral": ("edgetpu",),
+    # Beside its own it takes the processors' formats: what another device can take over with.
+    "coral": ("edgetpu", *_ALL),
 }
 
 # At the graph's ends, where the processor holds the numbers anyway.
@@ -73,11 +74,25 @@ def check_formats(target: str, formats: Iterable[str]) -> None:
         raise UsageError(
             f"There is no target {target!r}: choose one of {', '.join(TARGETS)}.", code="usage.target"
         )
+    formats = tuple(formats)
+    if target == "coral" and formats and "edgetpu" not in formats:
+        raise UsageError(
+            f"{formats[0]} is not supported for coral; use edgetpu, or edgetpu,{formats[0]} so that other "
+            "devices can take over",
+            code="usage.target",
+        )
     for name in formats:
         if name not in _FORMATS[target]:
             raise UsageError(
                 f"{name} is not supported for {target}; use {_FORMATS[target][0]}", code="usage.target"
             )
+
+
+def target_of(format_name: str, target: str) -> str:
+    """What one variant of an export for a target is for: beside a Coral's own, the others are for anyone."""
+    if format_name == "edgetpu":
+        return "coral"
+    return "any" if target == "coral" else target
 
 
 def formats_for(target: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def convert(model: Checkpoint, format_name: str, calibration: Images | None = No
         calibration: training pictures uint8 [n, h, w, c], for a format that fixes the scales of activations.
 
     Raises:
-        UsageError: there is no such format, it cannot be made yet, or it needs pictures to calibrate on.
+        UsageError: there is no such format, it is not made of a ViT, or it needs pictures to calibrate on.
         ModelError: the converter fails.
     """
     return convert_all(model, (format_name,), calibration)[format_name]
@@ -45,6 +45,7 @@ def convert_all(
     """Make several formats of one ViT, and the f32 flatbuffer that the quantiser starts from once."""
     chosen = [find(name) for name in format_names]
     for entry in chosen:
+        _check_of_vit(entry)
         _check_calibration(entry, calibration)
     needed = {entry.name if entry.maker == "converter" else "f32" for entry in chosen}
     made = {name: _convert_vit(model, name) for name in sorted(needed)}
@@ -54,6 +55,14 @@ def convert_all(
         )
         for entry in chosen
     }
+
+
+def _check_of_vit(chosen: Format) -> None:
+    if chosen.maker == "student":
+        raise UsageError(
+            f"{chosen.name} is made of a student that is no ViT: use edvit-tf export --format {chosen.name}",
+            code="usage.format",
+        )
 
 
 def _check_calibration(chosen: Format, calibration: Images | None) -> None:
@@ -78,11 +87,33 @@ def convert_serving(serve: Any, image: ImageSize, format_name: str) -> bytes:
         ModelError: the converter fails.
     """
     chosen = find(format_name)
+    _check_of_vit(chosen)
     _check_calibration(chosen, None)
     made = _convert(
         serve, [_picture(image)], tf.Module(), "f32" if chosen.maker == "quantizer" else format_name
     )
     return compact(quantize(made, format_name, None) if chosen.maker == "quantizer" else made)
+
+
+def convert_student(serve: Any, image: ImageSize, calibration: Images) -> bytes:
+    """Make the int8 flatbuffer of a student, uint8 in, every step of it in 8-bit integers.
+
+    Args:
+        serve: from `image` f32 [1, h, w, c], 0 to 255, to `feature` f32 [1, width] and `logits` f32
+            [1, classes].
+        image: the picture.
+        calibration: training pictures uint8 [n, h, w, c]; n at least 1.
+
+    Raises:
+        ModelError: the converter fails.
+    """
+    spec = tf.TensorSpec((1, image.height, image.width, image.channels), tf.float32, name="image")
+    converter = _converter(serve, [spec], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([one[np.newaxis].astype(np.float32)] for one in calibration)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    return compact(_run(converter, "edgetpu"))
 
 
 def convert_fusion(model: Any) -> bytes:
@@ -117,10 +148,15 @@ def _picture(image: ImageSize) -> Any:
     return tf.TensorSpec((1, image.height, image.width, image.channels), tf.uint8, name="image")
 
 
-def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> bytes:
+def _converter(serve: Any, specs: list[Any], owner: Any) -> Any:
     function = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    return converter
+
+
+def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> bytes:
+    converter = _converter(serve, specs, owner)
     if format_name != "f32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if format_name == "f16":
@@ -129,6 +165,10 @@ def _convert(serve: Any, specs: list[Any], owner: Any, format_name: str) -> byte
         # One scale a tensor: tflite-runtime 2.14 refuses the FULLY_CONNECTED that takes one a channel.
         converter._experimental_disable_per_channel = True
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return _run(converter, format_name)
+
+
+def _run(converter: Any, format_name: str) -> bytes:
     try:
         return bytes(converter.convert())
     except (ConverterError, ValueError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from edvit_converters.formats import find
+from edvit_converters.targets import target_of
 from numpy.typing import NDArray
 
 from edvit_tf import __version__
@@ -433,7 +434,7 @@ def _write_variant(folder: Path, stem: str, format_name: str, made: MadeVariant,
     return Variant(
         file=file,
         format=format_name,
-        target=target,
+        target=target_of(format_name, target),
         runtimes=find(format_name).runtimes,
         arena_bytes=made.arena_bytes,
         partitions=made.partitions,

@@ -48,7 +48,8 @@ class FusionData:
     """What the fusion learns from.
 
     Attributes:
-        features: f32 [n, views, total width], concatenated in the order of the sub-models.
+        features: f32 [n, views, kinds, total width], concatenated in the order of the sub-models; of each
+            there are as many kinds as models that may stand for it, the sub-model and its student.
         targets: probabilities f32 [n, views, classes].
         classes: int64 [n], what the examples are.
         validation: f32 [m, total width].
@@ -178,9 +179,19 @@ def _batches(data: FusionData, settings: FusionSettings) -> Batches:
             rows = order[start : start + size]
             view = generator.integers(0, data.features.shape[1], size)
             present = leave_out(size, len(data.sizes), settings.left_out, generator)
-            yield _inputs(data.features[rows, view], present, data.sizes), data.targets[rows, view]
+            features = any_kind(data.features[rows, view], data.sizes, generator)
+            yield _inputs(features, present, data.sizes), data.targets[rows, view]
 
     return epoch
+
+
+def any_kind(features: Features, sizes: Sequence[int], generator: np.random.Generator) -> Features:
+    """Of f32 [b, kinds, total] one kind for each sub-model of each example, at random: f32 [b, total]."""
+    count, kinds, _ = features.shape
+    if kinds == 1:
+        return features[:, 0]
+    chosen = np.repeat(generator.integers(0, kinds, (count, len(sizes))), sizes, axis=1)
+    return np.take_along_axis(features, chosen[:, np.newaxis], axis=1)[:, 0]
 
 
 def leave_out(rows: int, submodels: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:

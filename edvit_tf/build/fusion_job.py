@@ -7,8 +7,8 @@ from safetensors.numpy import save
 from edvit_tf.build.engine import Report
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.stages import FUSION
-from edvit_tf.build.store import Result
+from edvit_tf.build.stages import FUSION, SubmodelRecipes
+from edvit_tf.build.store import Result, Store
 from edvit_tf.build.work import FLATBUFFER, WEIGHTS, FusedJob, FusionJob, lessons
 from edvit_tf.runtime.ensemble import accuracy
 from edvit_tf.runtime.interpreter import Flatbuffer
@@ -31,7 +31,7 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     from edvit_tf.vit.model import read_weights
 
     store, workspace, made = job.store, job.workspace, list(job.submodels.values())
-    features = [store.get(recipes.features).array("features") for recipes in made]
+    features = [_features_of(store, recipes) for recipes in made]
     first = [next(iter(recipes.variants.values())) for recipes in made]
     labels = np.asarray(workspace.split("validation").labels)
     classes = np.asarray(workspace.split("train").labels)
@@ -59,6 +59,12 @@ def _train(job: FusionJob, settings: ExportSettings, result: Result, report: Rep
     result.write_facts(
         {"calibration": [{"missing": c.missing, "temperature": c.temperature} for c in calibration]}
     )
+
+
+def _features_of(store: Store, recipes: SubmodelRecipes) -> NDArray[np.float32]:
+    """f32 [n, views, kinds, width]: the sub-model's and, where there is one, its student's."""
+    kinds = [recipe for recipe in (recipes.features, recipes.coral) if recipe is not None]
+    return np.stack([store.get(recipe).array("features") for recipe in kinds], axis=2)
 
 
 def measure_fused(job: FusedJob, report: Report) -> None:

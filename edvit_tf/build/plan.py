@@ -21,6 +21,7 @@ from edvit_tf.vit.config import PRESETS, STEM_STRIDE, ViTConfig, weight_shapes
 # Of int8-full the patch embedding and the projections stay float.
 _BYTES_OF_A_WEIGHT = {
     "f32": 4.0, "f16": 2.0, "int8": 1.0, "int8-dynamic": 1.0, "int4-dynamic": 0.5, "int8-full": 1.5,
+    "edgetpu": 1.0,
 }  # fmt: skip
 _GRAPH_BYTES = 6_000  # of a flatbuffer's graph, for each block
 _MEGABYTE = 1_000_000  # as `edvit-tf device run --memory-mb` counts

@@ -39,6 +39,10 @@ _TRAINING = (
 _CONVERSION = ("edvit_converters", *_MODEL)
 
 
+EDGE_TPU = "edgetpu"
+"""The format that is made of a student and not of the sub-model itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of the method.
@@ -142,8 +146,26 @@ QUANTISE = Stage(
         *_TRAINING,
     ),
 )
-CONVERT = Stage("convert", ("random_weights", "target"), ("edvit_tf.build.submodel_job", *_CONVERSION))
-FEATURES = Stage("features", (), ("edvit_tf.build.submodel_job", "edvit_tf.build.training", *_MODEL))
+CONVERT = Stage(
+    "convert",
+    ("random_weights", "target"),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.variants", *_CONVERSION),
+)
+CORAL = Stage(
+    "coral",
+    ("epochs", "batch", "rate", "distillation", "others", "balance", "seed"),
+    ("edvit_tf.build.coral_job", "edvit_tf.build.coral", "edvit_tf.build.retrain", *_TRAINING),
+)
+CORAL_CONVERT = Stage(
+    "coral-convert",
+    ("random_weights",),
+    ("edvit_tf.build.coral_job", "edvit_tf.build.coral", "edvit_tf.build.variants", *_CONVERSION),
+)
+FEATURES = Stage(
+    "features",
+    (),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.variants", "edvit_tf.build.training", *_MODEL),
+)
 FUSION = Stage(
     "fusion",
     ("fusion_epochs", "batch", "distillation", "balance", "left_out", "seed"),
@@ -201,6 +223,7 @@ class SubmodelRecipes:
     quantised: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
+    coral: Recipe | None = None
 
     @property
     def trained(self) -> Recipe:
@@ -210,7 +233,8 @@ class SubmodelRecipes:
     @property
     def last(self) -> tuple[Recipe, ...]:
         """When these are there nothing is left to make."""
-        return (self.trained, self.features, *self.variants.values())
+        coral = () if self.coral is None else (self.coral,)
+        return (self.trained, self.features, *coral, *self.variants.values())
 
 
 def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) -> TeacherRecipes:
@@ -301,17 +325,27 @@ def of_submodel(
     variants = {
         entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
         for entry in settings.formats
+        if entry != EDGE_TPU
     }
     features = FEATURES.recipe(settings, trained, data, name=name)
-    return SubmodelRecipes(alone, refined, quantised, variants, features)
+    coral = None
+    if EDGE_TPU in settings.formats:
+        coral = CORAL.recipe(settings, trained, features, data, *answers, name=name, group=group, rows=rows)
+        variants[EDGE_TPU] = CORAL_CONVERT.recipe(settings, coral, data, name=name, group=group)
+        variants = {entry: variants[entry] for entry in settings.formats}
+    return SubmodelRecipes(alone, refined, quantised, variants, features, coral)
 
 
 def of_fusion(
     settings: ExportSettings, taught: TeacherRecipes, submodels: Mapping[str, SubmodelRecipes]
 ) -> Recipe:
-    """The fusion is trained on Keras's features and chosen on those of the first format's flatbuffers."""
+    """The fusion is trained on Keras's features and chosen on those of the first format's flatbuffers.
+
+    Where a student stands for each sub-model too, it learns from the features of both.
+    """
     first = settings.formats[0]
     inputs = [recipe for made in submodels.values() for recipe in (made.features, made.variants[first])]
+    inputs += [made.coral for made in submodels.values() if made.coral is not None]
     return FUSION.recipe(settings, taught.data, *taught.answers, *inputs, names=list(submodels))
 
 

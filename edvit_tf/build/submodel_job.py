@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 from edvit_converters.check import check, keras_answers
-from edvit_converters.targets import check_placed
+from edvit_converters.targets import check_placed, target_of
 from edvit_converters.tflite import convert_all
-from numpy.typing import NDArray
 
 from edvit_tf.build.augment import augmentation
-from edvit_tf.build.data import Dataset, Split
+from edvit_tf.build.coral_job import make_student
+from edvit_tf.build.data import Dataset
 from edvit_tf.build.engine import Report
-from edvit_tf.build.grouping import OTHER, logits_of_group, relabel
+from edvit_tf.build.grouping import OTHER, logits_of_group
 from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images
 from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
@@ -20,30 +20,30 @@ from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
-from edvit_tf.build.stages import CONVERT, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
+from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
 from edvit_tf.build.surgery import Kept, cut, group_head
-from edvit_tf.build.training import Forward, Schedule
+from edvit_tf.build.training import Schedule
+from edvit_tf.build.variants import (
+    CALIBRATED_IMAGES,
+    CHECKED_IMAGES,
+    calibration_images,
+    training_features,
+    write_variant,
+)
 from edvit_tf.build.widths import choose, narrowed
 from edvit_tf.build.work import (
-    FLATBUFFER,
     MODEL,
-    VECTOR,
     SubmodelJob,
     lessons,
     read_checkpoint,
     read_trained,
     read_unrounded,
 )
-from edvit_tf.bundle.vector import Vector, save_vector
-from edvit_tf.runtime.ensemble import accuracy, run_many
-from edvit_tf.runtime.interpreter import Flatbuffer
 from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
 from edvit_tf.vit.config import ViTConfig
 from edvit_tf.vit.model import from_checkpoint
 
-CHECKED_IMAGES = 64
-_CALIBRATED_IMAGES = 1024  # training pictures that weights and scales of activations are rounded for
 _RANGED_IMAGES = 128  # of them, that the ranges of quantisation-aware training start from
 _DENSE = 0.75  # share of the time to retrain a sub-model that is over when zeros begin
 _ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
@@ -77,8 +77,10 @@ def finish_submodel(job: SubmodelJob, report: Report) -> None:
     _convert(job, student, dataset)
     report(_CONVERTED, "features")
     store.make(
-        recipes.features, lambda result: result.write_array("features", _train_features(student, dataset))
+        recipes.features,
+        lambda result: result.write_array("features", training_features(from_checkpoint(student), dataset)),
     )
+    make_student(job, dataset, report)
 
 
 def _judge(job: SubmodelJob, dataset: Dataset, result: Result) -> None:
@@ -215,7 +217,7 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
         read_unrounded(job),
         _group_data(job, settings, dataset),
         Schedule(settings.qat_epochs, settings.batch, settings.rate * _QUANTISED_RATE),
-        _calibration(dataset, _RANGED_IMAGES),
+        calibration_images(dataset, _RANGED_IMAGES),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "quantise"),
         report=lambda done, message: report(_ROUNDED * done, f"quantisation, {message}"),
@@ -225,53 +227,23 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
     result.write_facts({"accuracy": reached})
 
 
-def _calibration(dataset: Dataset, count: int) -> NDArray[np.uint8]:
-    """Some training pictures, evenly spaced."""
-    training = dataset.train.images
-    return np.asarray(training[:: max(1, len(training) // count)][:count])
-
-
 def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
     """Every format that is not there yet; they share one conversion to f32."""
-    waiting = {name: recipe for name, recipe in job.recipes.variants.items() if recipe not in job.store}
+    waiting = {
+        name: recipe
+        for name, recipe in job.recipes.variants.items()
+        if name != EDGE_TPU and recipe not in job.store
+    }
     if not waiting:
         return
     images = np.asarray(dataset.validation.images[:CHECKED_IMAGES])
     expected = keras_answers(student, images)
     settings = CONVERT.settings_of(job.settings)
-    calibration = _calibration(dataset, _CALIBRATED_IMAGES)
+    calibration = calibration_images(dataset, CALIBRATED_IMAGES)
     for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
         facts = check(flatbuffer, name, student.config, images, expected, trained=not settings.random_weights)
-        check_placed(flatbuffer, settings.target)
+        check_placed(flatbuffer, target_of(name, settings.target))
         job.store.make(
             waiting[name],
-            partial(_write_variant, job, flatbuffer, asdict(facts), dataset),
+            partial(write_variant, job, flatbuffer, asdict(facts), dataset),
         )
-
-
-def _write_variant(
-    job: SubmodelJob, flatbuffer: bytes, facts: dict[str, object], dataset: Dataset, result: Result
-) -> None:
-    """The flatbuffer with what the manifest says of it, its vector, and its features of validation."""
-    validation = dataset.validation
-    answers = run_many(flatbuffer, validation.images, threads=1)
-    result.path(FLATBUFFER).write_bytes(flatbuffer)
-    save_vector(result.path(VECTOR), _vector(flatbuffer, validation, job.group))
-    result.write_array("features", answers.features)
-    measured = job.store.get(job.recipes.alone.retrained).array("measured")
-    labels = relabel(validation.labels, job.group)[measured]
-    result.write_facts(facts | {"accuracy": accuracy(answers.logits[measured], labels)})
-
-
-def _train_features(student: Checkpoint, dataset: Dataset) -> NDArray[np.float32]:
-    """The Keras model's features of the training pictures, f32 [n, views, width]."""
-    forward = Forward(from_checkpoint(student))
-    images = dataset.train.images
-    views = [images, images[:, :, ::-1]] if dataset.mirrored else [images]
-    return np.stack([forward(view)["feature"] for view in views], axis=1)
-
-
-def _vector(flatbuffer: bytes, validation: Split, group: tuple[int, ...]) -> Vector:
-    image = np.asarray(validation.images[np.flatnonzero(validation.labels == group[0])[0]])
-    answer = Flatbuffer(flatbuffer).run(image)
-    return Vector(image=image, feature=answer.feature, logits=answer.logits)

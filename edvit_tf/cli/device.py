@@ -53,6 +53,9 @@ DialOption = Annotated[
         "for where it is announced.",
     ),
 ]
+DelegateOption = Annotated[
+    str, typer.Option("--delegate", help="Compute on an accelerator: edgetpu (needs libedgetpu.so.1).")
+]
 
 
 @app.command("run")
@@ -64,6 +67,7 @@ def run(
     memory_mb: MemoryOption = None,
     join: JoinOption = None,
     dial: DialOption = "",
+    delegate: DelegateOption = "",
     json: JsonOption = False,
 ) -> None:
     """Announce this machine, take sub-models and run them, until SIGTERM or Ctrl-C.
@@ -90,6 +94,7 @@ def run(
         memory_bytes=None if memory_mb is None else int(memory_mb * MEGABYTE),
         token=read_token(join) if join else None,
         dial=dial,
+        delegate=delegate,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
@@ -134,6 +139,7 @@ def install_service(
     memory_mb: MemoryOption = None,
     join: JoinOption = None,
     dial: DialOption = "",
+    delegate: DelegateOption = "",
     user: UserOption = None,
     unit_folder: UnitFolderOption = None,
     json: JsonOption = False,
@@ -144,7 +150,9 @@ def install_service(
     """
     folder = (store or _default_store()).absolute()
     given = [("--name", name), ("--store", folder), ("--port", port), ("--interface", interface)]
-    arguments = options([*given, ("--memory-mb", memory_mb), ("--join", join), ("--dial", dial)])
+    arguments = options(
+        [*given, ("--memory-mb", memory_mb), ("--join", join), ("--dial", dial), ("--delegate", delegate)]
+    )
     service = Service(
         name="edvit-device",
         description="A device of an edvit-tf fleet",

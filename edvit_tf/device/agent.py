@@ -28,6 +28,7 @@ from edvit_tf.rpc.channel import add_device, check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
 from edvit_tf.rpc.pairing_channel import serve_pairing
 from edvit_tf.rpc.tunnelled import TunnelServer
+from edvit_tf.runtime.delegate import DELEGATES, find_accelerator
 
 DEFAULT_PORT = 7434
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (strangers get no further than the handshake)
@@ -45,7 +46,7 @@ class DeviceSettings:
     free one. `memory_bytes` None gives half of the machine's memory. A device that is of no fleet yet joins
     one with `token`, or is adopted by the code that it shows. With `dial` a member listens nowhere, and
     serves over the connection that it opens to an aggregator: at "host:port", or where it is announced
-    ("auto").
+    ("auto"). `delegate` names an accelerator; without it, or when it cannot be used, the processor computes.
 
     Raises:
         UsageError: for a value out of range.
@@ -58,6 +59,7 @@ class DeviceSettings:
     memory_bytes: int | None = None
     token: Token | None = None
     dial: str = ""
+    delegate: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= LARGEST_NAME:
@@ -73,6 +75,8 @@ class DeviceSettings:
                 f"--interface must be an IPv4 address of this machine, for example 127.0.0.1 or 0.0.0.0 "
                 f"(all of them), not {self.interface!r}"
             ) from None
+        if self.delegate not in ("", *DELEGATES):
+            raise UsageError(f"--delegate must be one of {', '.join(DELEGATES)}, not {self.delegate}")
         if self.dial not in ("", AUTO):
             dialled_address(self.dial, "--dial")
 
@@ -130,7 +134,7 @@ async def run_device(
     journal = Journal()
     logging.getLogger().addHandler(journal)
     try:
-        await _serve(settings, store, runtime or installed_runtime(), journal, stopped, on_ready, on_waiting)
+        await _serve(settings, store, runtime, journal, stopped, on_ready, on_waiting)
     finally:
         logging.getLogger().removeHandler(journal)
         store.close()
@@ -141,7 +145,7 @@ async def run_device(
 async def _serve(
     settings: DeviceSettings,
     store: Store,
-    runtime: Runtime,
+    runtime: Runtime | None,
     journal: Journal,
     stopped: asyncio.Event,
     on_ready: Callable[[Ready], None],
@@ -149,7 +153,19 @@ async def _serve(
 ) -> None:
     identity = load_or_make(store)
     memory = settings.memory_bytes or _half_of_memory()
-    facts = Facts(identity.id, settings.name, runtime.name, memory)
+    accelerator = find_accelerator(settings.delegate)
+    if settings.delegate and not accelerator.name:
+        log.warning("NO ACCELERATOR: %s. The processor computes everything.", accelerator.reason)
+    runtime = runtime or installed_runtime(accelerator.library)
+    facts = Facts(
+        identity.id,
+        settings.name,
+        runtime.name,
+        memory,
+        accelerator=accelerator.name,
+        accelerator_reason=accelerator.reason,
+        targets=("any", "cpu", *filter(None, [accelerator.target])),
+    )
     membership = load_membership(store)
     if membership is None:
         if not settings.dial:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -35,9 +36,11 @@ class Runtime:
     verify: Callable[[Path, Path], Verdict]
 
 
-def installed_runtime() -> Runtime:
-    """Return the interpreter that is installed here."""
-    return Runtime(runtime_name(), Flatbuffer, verify_in_child)
+def installed_runtime(delegate: str = "") -> Runtime:
+    """Return the interpreter that is installed here, with an accelerator's delegate if a library is named."""
+    return Runtime(
+        runtime_name(), partial(Flatbuffer, delegate=delegate), partial(verify_in_child, delegate=delegate)
+    )
 
 
 class Engine:

@@ -26,6 +26,7 @@ from edvit_tf.rpc.edvit_pb2 import (
     Picture,
 )
 from edvit_tf.rpc.link import PROTOCOL, check_protocol
+from edvit_tf.runtime.delegate import Accelerator
 
 INSTANCE_BYTES = 16
 
@@ -47,7 +48,7 @@ class Facts:
     energy_joules: float = 1000.0
     joules_per_mac: float = 1e-9
     accelerator: str = ""
-    accelerator_reason: str = "this version uses the CPU only"
+    accelerator_reason: str = Accelerator().reason
     targets: tuple[str, ...] = ("any", "cpu")
 
 

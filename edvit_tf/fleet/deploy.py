@@ -28,6 +28,7 @@ from edvit_tf.runtime.check import LEAST_COSINE, cosine
 
 # One picture on a slow board over a bad network.
 EXAMINE_SECONDS = 10.0
+_PROCESSOR = ("any", "cpu")  # targets that any device has
 
 NO_DEVICE = (
     "no device was found: check that `edvit-tf device run` is running, that it is on this network "
@@ -196,19 +197,21 @@ def place(bundle: Bundle, hellos: Mapping[str, HelloReply]) -> dict[str, str]:
 
 
 def candidates(submodel: Submodel, hello: HelloReply) -> list[Variant]:
-    """The variants, in the manifest's order, that a device can run rightly by what it says of itself.
+    """The variants that a device can run rightly by what it says of itself.
+
+    What its accelerator computes comes first, then the others, each in the manifest's order.
 
     Raises:
         DeviceError: there is none (`device.runtime`).
     """
-    targets = set(hello.targets) or {"any", "cpu"}
+    targets = set(hello.targets) or set(_PROCESSOR)
     found = [
         variant
         for variant in submodel.variants
         if variant.target in targets and accepts(variant.runtimes, hello.runtime)
     ]
     if found:
-        return found
+        return sorted(found, key=lambda variant: variant.target in _PROCESSOR)
     raise DeviceError(
         f"{submodel.id} comes in {', '.join(submodel.formats)}, and {clean_text(hello.runtime)} runs none of "
         "them: export it with --format f32 or int8 too",

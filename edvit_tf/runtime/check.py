@@ -2,7 +2,7 @@
 
 Loading a flatbuffer proves nothing: an interpreter that is too old for a format can load it and answer
 garbage, or end the process. `python -m edvit_tf.runtime.check FLATBUFFER [VECTOR]` prints the verdict as one
-JSON object.
+JSON object. A third argument is the library of an accelerator's delegate.
 """
 
 import json
@@ -40,16 +40,17 @@ class Verdict:
     microseconds: int = 0
 
 
-def verify(flatbuffer: Path, vector: Path) -> Verdict:
+def verify(flatbuffer: Path, vector: Path, *, delegate: str = "") -> Verdict:
     """Run a flatbuffer on its test vector in this process, which a bad flatbuffer can end.
 
     Args:
         flatbuffer: a sub-model.
         vector: the safetensors file with `image`, `feature` and `logits`.
+        delegate: the library of an accelerator's delegate.
     """
     try:
         expected = load_vector(vector)
-        loaded = Flatbuffer(flatbuffer)
+        loaded = Flatbuffer(flatbuffer, delegate=delegate)
         output = loaded.run(expected.image)
     except EdvitError as error:
         return Verdict(ok=False, reason=error.message)
@@ -86,9 +87,11 @@ def probe(flatbuffer: Path) -> Verdict:
     return Verdict(ok=True, reason="")
 
 
-def verify_in_child(flatbuffer: Path, vector: Path, *, timeout: float = TIMEOUT_SECONDS) -> Verdict:
+def verify_in_child(
+    flatbuffer: Path, vector: Path, *, delegate: str = "", timeout: float = TIMEOUT_SECONDS
+) -> Verdict:
     """Do what `verify` does in a child process: a crash, or no answer in time (seconds), is a verdict."""
-    return _in_child(flatbuffer, [str(flatbuffer), str(vector)], timeout)
+    return _in_child(flatbuffer, [str(flatbuffer), str(vector), *([delegate] if delegate else [])], timeout)
 
 
 def probe_in_child(flatbuffer: Path, *, timeout: float = TIMEOUT_SECONDS) -> Verdict:
@@ -123,5 +126,6 @@ def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 if __name__ == "__main__":
-    given = [Path(argument) for argument in sys.argv[1:]]
-    print(json.dumps(asdict(verify(*given) if len(given) > 1 else probe(*given))))  # noqa: T201
+    given = [Path(argument) for argument in sys.argv[1:3]]
+    found = verify(*given, delegate="".join(sys.argv[3:])) if len(given) > 1 else probe(*given)
+    print(json.dumps(asdict(found)))  # noqa: T201

@@ -53,13 +53,13 @@ def run_many(flatbuffer: Path | bytes, images: Images, *, threads: int = _THREAD
     """
     shares = [share for share in np.array_split(images, threads) if len(share)]
 
-    def run(share: Images) -> Answers:
-        loaded = Flatbuffer(flatbuffer)
+    def run(loaded: Flatbuffer, share: Images) -> Answers:
         outputs = [loaded.run(image) for image in share]
         return Answers(np.stack([o.feature for o in outputs]), np.stack([o.logits for o in outputs]))
 
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(run, shares))
+        # Loaded one after the other: two at once have failed in the delegate.
+        parts = list(pool.map(run, [Flatbuffer(flatbuffer) for _ in shares], shares))
     return Answers(np.concatenate([p.features for p in parts]), np.concatenate([p.logits for p in parts]))
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edvit_tf.bundle.manifest import TensorSpec
 from edvit_tf.errors import MissingPackage, ModelError
 from edvit_tf.quiet import without_lines
+from edvit_tf.runtime.delegate import load
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -61,21 +62,25 @@ class Flatbuffer:
     Args:
         source: the file, or its bytes.
         threads: threads that one call may use.
+        delegate: the library of an accelerator's delegate; what that does not take the processor computes.
 
     Raises:
         ModelError: it is no TFLite flatbuffer, or this interpreter cannot run it. One that is damaged inside
             can end the process instead: `edvit_tf.runtime.check.verify_in_child` finds that out safely.
     """
 
-    def __init__(self, source: Path | str | bytes, *, threads: int = 1) -> None:
+    def __init__(self, source: Path | str | bytes, *, threads: int = 1, delegate: str = "") -> None:
         self._name = "the flatbuffer" if isinstance(source, bytes) else Path(source).name
         argument = {"model_content": source} if isinstance(source, bytes) else {"model_path": str(source)}
         _check_identifier(source, self._name)
         try:
             with without_lines(DELEGATE_NOTE):
-                self._interpreter = Interpreter(**argument, num_threads=threads)
+                delegates = [load(delegate)] if delegate else None
+                self._interpreter = Interpreter(
+                    **argument, num_threads=threads, experimental_delegates=delegates
+                )
                 self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(
                 f"{runtime_name()} cannot load {self._name}: {reason}", code="model.load"

@@ -36,7 +36,7 @@ def data() -> FusionData:
     features, labels = _features(2000, 1)
     validation, truth = _features(500, 2)
     targets = one_hot(labels, 4)[:, np.newaxis]
-    return FusionData(features[:, np.newaxis], targets, labels, validation, truth, SIZES)
+    return FusionData(features[:, np.newaxis, np.newaxis], targets, labels, validation, truth, SIZES)
 
 
 def test_a_lost_submodel_costs_points_not_the_answer(data: FusionData) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from edvit_tf.bundle.manifest import Submodel, Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, LinkError, PlanError
 from edvit_tf.fleet import Deployment, Progress, deploy
@@ -131,3 +132,29 @@ def test_the_variant_fits_the_runtime(bundle: Bundle) -> None:
     said.targets.append("coral")
     with pytest.raises(DeviceError, match="runs none of them"):
         candidates(submodel, said)
+
+
+def test_a_device_with_an_accelerator_gets_what_was_made_for_it_and_others_do_not() -> None:
+    variants = tuple(
+        Variant(
+            file=f"submodels/one.{name}.tflite",
+            format=name,
+            target=target,
+            runtimes={"ai-edge-litert": "2.3.0"},
+            arena_bytes=0,
+            partitions=1,
+            operators=(),
+            inputs=(),
+            outputs=(),
+            test_vector="vectors/one",
+        )
+        for name, target in (("int8", "any"), ("edgetpu", "coral"), ("f32", "any"))
+    )
+    submodel = Submodel(id="one", classes=("a",), parameters=1, macs=1, energy_weight=1.0, variants=variants)
+
+    def offered(*targets: str) -> list[str]:
+        said = HelloReply(runtime="ai-edge-litert/2.3.0", targets=targets)
+        return [variant.format for variant in candidates(submodel, said)]
+
+    assert offered("any", "cpu", "coral") == ["edgetpu", "int8", "f32"]
+    assert offered("any", "cpu") == offered() == ["int8", "f32"]
