@@ -6,7 +6,7 @@ Real processes on loopback, one device for each sub-model. Pictures are pieces o
 scikit-image; one request in a hundred is no picture. Prints one JSON object. Of each process it has what it
 holds after a fifth of the answers and at the end: bytes of memory of its own (also what was swapped out, not
 what is mapped from files, which a kernel takes away as it likes), open files, threads. What an answer leaves
-behind is the slope of a straight line through the memory in between.
+behind is the slope of a straight line through the memory in between, which is there to be looked at.
 """
 
 import argparse
@@ -164,6 +164,7 @@ def _grown(looks: list[Usage], answers: int) -> dict[str, object]:
         "end": asdict(looks[-1]),
         "grown_bytes": looks[-1].memory - looks[0].memory,
         "bytes_an_answer": round(float(slope), 2),
+        "megabytes": [round(look.memory / 1e6, 2) for look in looks],
     }
 
 

@@ -4,6 +4,7 @@ Whoever asks has brought it to the model's size; whoever answers decodes it and 
 """
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -43,6 +44,7 @@ class Coding:
 EXACT = Coding()
 
 
+@cache
 def decodable() -> tuple[str, ...]:
     """The codecs beside raw that the Pillow installed here decodes."""
     return tuple(codec for codec, (_, feature) in _PILLOW.items() if features.check(feature))
