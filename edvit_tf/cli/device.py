@@ -148,6 +148,9 @@ def install_service(
 
     A new device's code is then in its journal. The options are those of device run.
     """
+    from edvit_tf.device.dial import check_dial
+
+    check_dial(dial)
     folder = (store or _default_store()).absolute()
     given = [("--name", name), ("--store", folder), ("--port", port), ("--interface", interface)]
     arguments = options(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ async def reaching(folder: Path, keys: "FleetKeys", listen: str) -> AsyncIterato
         relay = served.grpc if served else ""
         yield Reach(with_keys(keys, relay=relay), partial(dialled_at_running, folder))
         return
+    address = listen_address(listen, "--listen")
     inward = Inward()
     with FleetState(folder) as state:
 
@@ -48,9 +49,9 @@ async def reaching(folder: Path, keys: "FleetKeys", listen: str) -> AsyncIterato
             return inward.present()
 
         dialled()
-        address = listen_address(listen, "--listen")
         server = await serve_inward(inward.welcome, address, lambda: keys.credentials)
-        joining = asyncio.create_task(keep_joining_open(address, folder, lambda: keys))
+        bound = replace(address, port=server.port)
+        joining = asyncio.create_task(keep_joining_open(bound, folder, lambda: keys))
         try:
             yield Reach(with_keys(keys, inward=inward), dialled)
         finally:

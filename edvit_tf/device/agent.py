@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edvit_tf import __version__
 from edvit_tf.device.advertise import Advertisement
-from edvit_tf.device.dial import AUTO, keep_dialled, keep_joining, places
+from edvit_tf.device.dial import check_dial, keep_dialled, keep_joining, places
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
 from edvit_tf.device.install import Installer
@@ -22,7 +22,7 @@ from edvit_tf.device.pairing import About, PairingService
 from edvit_tf.device.service import DeviceService, Facts
 from edvit_tf.device.store import Store
 from edvit_tf.errors import TrustError, UsageError
-from edvit_tf.rpc.address import dialled_address, reachable
+from edvit_tf.rpc.address import reachable
 from edvit_tf.rpc.certificates import check_clock, utc_now
 from edvit_tf.rpc.channel import add_device, check_free, serve_grpc
 from edvit_tf.rpc.pairing import Token, new_code, read_code
@@ -77,8 +77,7 @@ class DeviceSettings:
             ) from None
         if self.delegate not in ("", *DELEGATES):
             raise UsageError(f"--delegate must be one of {', '.join(DELEGATES)}, not {self.delegate}")
-        if self.dial not in ("", AUTO):
-            dialled_address(self.dial, "--dial")
+        check_dial(self.dial)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Never
 
 from edvit_tf.device.find import find_aggregators
 from edvit_tf.errors import EdvitError, LinkError, TrustError
+from edvit_tf.rpc.address import dialled_address
 from edvit_tf.rpc.backoff import backoff
 from edvit_tf.rpc.inward import dial
 from edvit_tf.rpc.pairing_channel import Pair, join_at
@@ -28,6 +29,12 @@ STABLE_SECONDS = 5.0
 Places = Callable[[], Awaitable[Sequence[str]]]
 
 log = logging.getLogger(__name__)
+
+
+def check_dial(dial_option: str) -> None:
+    """Raise UsageError for what is neither "host:port" nor `AUTO` nor nothing."""
+    if dial_option not in ("", AUTO):
+        dialled_address(dial_option, "--dial")
 
 
 def places(dial_option: str, fleet: bytes) -> Places:

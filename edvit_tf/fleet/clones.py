@@ -8,10 +8,11 @@ not.
 from collections.abc import Sequence
 
 from edvit_tf.errors import DeviceError, EdvitError
-from edvit_tf.fleet.discover import Announced, clean_text
+from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
+from edvit_tf.rpc.text import clean_text
 
 
 def cloned(hello: HelloReply, addresses: Sequence[str]) -> DeviceError:

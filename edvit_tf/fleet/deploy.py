@@ -14,7 +14,7 @@ from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
 from edvit_tf.fleet.answer import features_of
 from edvit_tf.fleet.clones import refuse_clones
-from edvit_tf.fleet.discover import Announced, clean_text
+from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.member import Connect
 from edvit_tf.fleet.rollout import Party, bearable, check_bearable, digest_of, roll
@@ -24,6 +24,7 @@ from edvit_tf.rpc.codecs import encode
 from edvit_tf.rpc.edvit_pb2 import Generation, HelloReply, Holding, InferRequest
 from edvit_tf.rpc.link import Link
 from edvit_tf.rpc.runtimes import accepts
+from edvit_tf.rpc.text import clean_text
 from edvit_tf.runtime.check import LEAST_COSINE, cosine
 
 # One picture on a slow board over a bad network.

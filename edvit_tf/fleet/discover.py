@@ -17,6 +17,7 @@ from zeroconf import Error, InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from edvit_tf.errors import LinkError, UsageError
+from edvit_tf.rpc.text import clean_text
 
 SERVICE_TYPE = "_edvit._tcp.local."
 RESOLVE_SECONDS = 2.0
@@ -162,8 +163,3 @@ def cleaned(properties: Mapping[str, str | None], addresses: list[str], port: in
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def clean_text(text: str | None, *, longest: int = 64) -> str:
-    """Make foreign text fit to be shown: printable characters only (no terminal codes), at most `longest`."""
-    return "".join(character for character in text or "" if character.isprintable())[:longest]

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from google.protobuf.message import DecodeError
 
 from edvit_tf.errors import TrustError
-from edvit_tf.fleet.discover import clean_text
 from edvit_tf.fleet.keys import FleetKeys
 from edvit_tf.rpc.certificates import id_of, issue_for_device, utc_now
 from edvit_tf.rpc.edvit_pb2 import PairChallenge, PairOffer, PairReply, PairRequest
 from edvit_tf.rpc.link import PROTOCOL, check_protocol
 from edvit_tf.rpc.pairing import NONCE_BYTES, proof, same, stretch
+from edvit_tf.rpc.text import clean_text
 
 Pair = Callable[[AsyncIterator[PairRequest]], AsyncGenerator[PairReply, None]]
 SecretFor = Callable[[str], bytes]

@@ -8,9 +8,10 @@ from enum import Enum
 
 from edvit_tf import __version__
 from edvit_tf.errors import DeviceError
-from edvit_tf.fleet.discover import DIALLED, Announced, clean_text
+from edvit_tf.fleet.discover import DIALLED, Announced
 from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest
 from edvit_tf.rpc.link import PROTOCOL, Link, check_protocol
+from edvit_tf.rpc.text import clean_text
 
 HELLO_SECONDS = 1.0
 MEGABYTE = 1_000_000

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
-from edvit_tf.fleet.discover import clean_text
 from edvit_tf.rpc.channel import ChannelLink
+from edvit_tf.rpc.text import clean_text
 
 LONGEST_LINE = 8000
 LONGEST_TEXT = 1000

@@ -14,13 +14,14 @@ from random import Random
 
 from edvit_tf.errors import DeadlineError, EdvitError
 from edvit_tf.fleet.clones import cloned, is_another
-from edvit_tf.fleet.discover import Announced, clean_text
+from edvit_tf.fleet.discover import Announced
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.liveness import DEFAULT_LIMITS, Limits, Standing
 from edvit_tf.fleet.pace import Pace
 from edvit_tf.rpc.backoff import backoff
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
+from edvit_tf.rpc.text import clean_text
 
 # Address and id ("" when only the address is known) to a link that has proved the id.
 Connect = Callable[[str, str], Link]

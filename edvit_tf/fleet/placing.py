@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError
 from edvit_tf.fleet.deploy import Deployment, candidates
-from edvit_tf.fleet.discover import clean_text
 from edvit_tf.plan.failover import Host, Part
 from edvit_tf.rpc.edvit_pb2 import HelloReply
+from edvit_tf.rpc.text import clean_text
 
 UNKNOWN = "it has not answered yet"
 

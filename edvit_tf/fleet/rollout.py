@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from edvit_tf.bundle.manifest import Manifest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeviceError, EdvitError, LinkError
-from edvit_tf.fleet.discover import clean_text
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.transfer import settle, settle_for
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 from edvit_tf.rpc.link import Link
+from edvit_tf.rpc.text import clean_text
 
 # Of the validation pictures, when sub-models are out: a fraction.
 TOLERATED_LOSS = 0.05

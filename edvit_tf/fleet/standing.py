@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import EdvitError, UsageError
 from edvit_tf.fleet.deploy import Deployment
-from edvit_tf.fleet.discover import Announced, clean_text, discover
+from edvit_tf.fleet.discover import Announced, discover
 from edvit_tf.fleet.hello import DeviceStatus, State, say_hello, status_of
 from edvit_tf.fleet.hold import running
 from edvit_tf.fleet.liveness import state_after
@@ -17,6 +17,7 @@ from edvit_tf.fleet.placing import UNKNOWN, host_of, parts_of
 from edvit_tf.fleet.state import FleetState, Known
 from edvit_tf.plan.failover import DEFAULT_POLICY, Option, Policy, options
 from edvit_tf.rpc.edvit_pb2 import HelloReply
+from edvit_tf.rpc.text import clean_text
 
 # One that has another address since it was started again announces it.
 BROWSE_SECONDS = 1.0

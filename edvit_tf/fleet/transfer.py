@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from edvit_tf.bundle.manifest import Variant
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.errors import DeadlineError, DeviceError, LinkError
-from edvit_tf.fleet.discover import clean_text
 from edvit_tf.rpc.edvit_pb2 import InstallHeader, InstallReply, InstallRequest, Release, Settle
 from edvit_tf.rpc.link import CHUNK_BYTES, Link
+from edvit_tf.rpc.text import clean_text
 
 # The test vector of a large model takes its time on a slow board, and so do its bytes on a slow network.
 VERIFY_SECONDS = 150.0

@@ -31,6 +31,7 @@ from edvit_tf.rpc.edvit_pb2 import (
     JournalRequest,
 )
 from edvit_tf.rpc.link import Handler, late
+from edvit_tf.rpc.text import LONGEST_REASON, clean_code, clean_text
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
 
 # A picture of 1,500 × 1,500 pixels in colour, and a manifest of thousands of files, fit.
@@ -238,7 +239,8 @@ def refused_handshake(details: str, address: str) -> TrustError | None:
 
 def _translate(error: Any, address: str, timeout: float, advice: str) -> EdvitError:
     status = grpc.StatusCode
-    details = (error.details() or "").strip().rstrip(".")
+    # Of a device, which may have been taken over.
+    details = clean_text(error.details(), longest=LONGEST_REASON).strip().rstrip(".")
     match error.code():
         case status.DEADLINE_EXCEEDED:
             return late(address, timeout)
@@ -259,7 +261,7 @@ def _translate(error: Any, address: str, timeout: float, advice: str) -> EdvitEr
                 f"the device at {address} cannot be reached ({details or 'connection lost'}): {advice}"
             )
         case status.FAILED_PRECONDITION:
-            code = dict(error.trailing_metadata() or ()).get(CODE_KEY, DeviceError.code)
+            code = clean_code(str(dict(error.trailing_metadata() or ()).get(CODE_KEY, "")), DeviceError.code)
             if code == ProtocolError.code:
                 return ProtocolError(details)
             return DeviceError(details, code=code)

@@ -13,6 +13,7 @@ import grpc.aio
 
 from edvit_tf.errors import DeviceError, EdvitError, ProtocolError
 from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
+from edvit_tf.rpc.text import LONGEST_REASON, clean_code, clean_text
 
 # Turns what a broken stream says into an error of ours; None: it just ended.
 Translate = Callable[[Any], EdvitError]
@@ -186,6 +187,7 @@ def checked(reply: InferReply) -> InferReply:
     """
     if not reply.code and not reply.refused:
         return reply
+    reason = clean_text(reply.refused, longest=LONGEST_REASON)
     if reply.code == ProtocolError.code:
-        raise ProtocolError(reply.refused)
-    raise DeviceError(reply.refused, code=reply.code or None)
+        raise ProtocolError(reason)
+    raise DeviceError(reason, code=clean_code(reply.code, DeviceError.code))

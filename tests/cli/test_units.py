@@ -23,9 +23,18 @@ def test_the_unit_says_what_was_asked_for_and_systemd_takes_it(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     where = tmp_path / "state of %h"
-    asked = ["device", "install-service", "--name", 'Küche "1" $HOME 100%', "--store"]
+    asked = ["device", "install-service", "--dial", "aggregator.example:7436"]
+    asked += ["--name", 'Küche "1" $HOME 100%', "--store"]
     if verb == "serve":
-        asked = ["serve", "--install-service", "--http", "127.0.0.1:9000", "--state"]
+        asked = [
+            "serve",
+            "--install-service",
+            "--http",
+            "127.0.0.1:9000",
+            "--listen",
+            "0.0.0.0:7436",
+            "--state",
+        ]
     as_whom = ["--user", user] if user else []
     arguments = [*asked, str(where), "--unit-folder", str(tmp_path / "units"), *as_whom, "--json"]
     assert main(arguments) == 0
@@ -36,7 +45,9 @@ def test_the_unit_says_what_was_asked_for_and_systemd_takes_it(
     assert "Restart=always" in text
     if verb == "serve":
         assert '"--http" "127.0.0.1:9000"' in text
+        assert '"--listen" "0.0.0.0:7436"' in text
     else:
+        assert '"--dial" "aggregator.example:7436"' in text
         assert r'"--name" "Küche \"1\" $$HOME 100%%"' in text
     assert '/state of %%h"' in text
 

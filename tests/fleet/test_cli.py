@@ -74,6 +74,13 @@ MISTAKES = {
     "memory": (["device", "run", "--memory-mb", "nan", "--store", "EMPTY"], 2, "--memory-mb must be"),
     "no memory": (["device", "run", "--memory-mb", "-1", "--store", "EMPTY"], 2, "--memory-mb must be"),
     "store": (["device", "run", "--port", "0", "--store", "TEXT"], 1, "cannot use the store"),
+    "dial": (["device", "run", "--dial", "aggregator", "--store", "EMPTY"], 2, "--dial takes host:port"),
+    "dial as a service": (["device", "install-service", "--dial", "x:0"], 2, "--dial takes host:port"),
+    "listen": (
+        ["fleet", "deploy", "BUNDLE", "--state", "FLEET", "--listen", "x:1"],
+        2,
+        "--listen takes an IP",
+    ),
     "timeout": (["fleet", "discover", "--timeout", "-1"], 2, "timeout"),
 }
 

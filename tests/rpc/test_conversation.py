@@ -8,7 +8,7 @@ import pytest
 from edvit_tf.errors import DeadlineError, DeviceError, LinkError
 from edvit_tf.rpc.channel import ChannelLink
 from edvit_tf.rpc.conversation import Answering
-from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
+from edvit_tf.rpc.edvit_pb2 import HelloRequest, InferReply, InferRequest
 from tests.rpc.handlers import Echo
 from tests.rpc.test_link import Opening, over_a_network
 
@@ -127,3 +127,14 @@ async def test_a_refusal_is_an_answer(opening: Opening) -> None:
             with pytest.raises(DeviceError, match="no room") as caught:
                 await link.infer(InferRequest(), timeout=5)
             assert caught.value.code == "device.memory"
+
+
+@over_a_network
+async def test_what_a_device_says_of_a_refusal_is_clean_and_short(opening: Opening) -> None:
+    async with opening(Echo(error=DeviceError("\x1b[2J" + "no " * 1000, code="X; rm -rf"))) as link:
+        for asking in (link.infer(InferRequest(), timeout=5), link.hello(HelloRequest(), timeout=5)):
+            with pytest.raises(DeviceError) as caught:
+                await asking
+            assert caught.value.message.isprintable()
+            assert len(caught.value.message) <= 500
+            assert caught.value.code == "device"

@@ -10,6 +10,7 @@ from edvit_tf.fleet.again import Again
 from edvit_tf.fleet.answer import Answer
 from edvit_tf.fleet.hello import DeviceStatus, State
 
+MOST_CODES = 64
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -55,6 +56,7 @@ class Metrics:
             ["device", "direction", "codec"],
             registry=self._registry,
         )
+        self._codes: set[str] = set()
         self._moves = Counter(
             "edvit_moves", "Sub-models that went to another device.", registry=self._registry
         )
@@ -88,10 +90,17 @@ class Metrics:
             if part.error is None:
                 self._device_seconds.labels(part.device).observe(part.milliseconds / 1000)
             else:
-                self._device_failures.labels(part.device, part.error.code).inc()
+                self._device_failures.labels(part.device, self._known(part.error.code)).inc()
             if part.codec:
                 self._device_bytes.labels(part.device, "sent", part.codec).inc(part.sent_bytes)
                 self._device_bytes.labels(part.device, "received", part.codec).inc(part.received_bytes)
+
+    def _known(self, code: str) -> str:
+        """A code, or "other" for those that come after many: a device may make them up."""
+        if code not in self._codes and len(self._codes) >= MOST_CODES:
+            return "other"
+        self._codes.add(code)
+        return code
 
     def moved(self) -> None:
         """A sub-model went to another device."""

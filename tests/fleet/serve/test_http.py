@@ -7,11 +7,14 @@ import logging
 import re
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edvit_tf.bundle.reader import Bundle
+from edvit_tf.errors import DeviceError
+from edvit_tf.fleet.again import Again
 from edvit_tf.fleet.serve.front import Bounds
 from edvit_tf.json_lines import JsonLines
 from tests.fleet.fakes import picture
@@ -52,6 +55,21 @@ async def test_a_device_that_is_late_is_left_out_by_the_deadline(bundle: Bundle)
         assert said.json["weak_classes"]
         (failed,) = [part for part in said.json["devices"] if part["error"]]
         assert failed["code"] == "deadline"
+
+
+async def test_codes_that_devices_make_up_fill_no_memory_and_asking_again_is_counted(bundle: Bundle) -> None:
+    async with asked(bundle) as it:
+        it.front.metrics.asked_again(Again.HEDGE)
+        answer = await it.front.aggregator.classify(picture(bundle))
+        for number in range(1000):
+            error = DeviceError("no", code=f"device.{number}")
+            part = replace(answer.devices[0], error=error)
+            it.front.metrics.answered("http", replace(answer, devices=(part,)), 0.1)
+        text = (await it.ask("GET", "/metrics")).body.decode()
+        assert 'edvit_asked_again_total{what="hedge"} 1.0' in text
+        assert 'edvit_asked_again_total{what="refused"} 0.0' in text
+        assert len(re.findall(r"^edvit_device_failures_total", text, re.MULTILINE)) == 65
+        assert 'code="other"' in text
 
 
 async def test_nobody_in_time_is_504(bundle: Bundle) -> None:
