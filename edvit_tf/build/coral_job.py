@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 from edvit_converters.check import check
+from edvit_converters.edge_tpu import COMPILER, compile_model
 from edvit_converters.targets import check_placed
 from edvit_converters.tflite import convert_student
 from safetensors.numpy import load_file, save_file
@@ -22,7 +23,7 @@ from edvit_tf.build.variants import (
     training_features,
     write_variant,
 )
-from edvit_tf.build.work import MODEL, SubmodelJob, lessons, read_trained
+from edvit_tf.build.work import FLATBUFFER, MODEL, SubmodelJob, lessons, read_trained
 from edvit_tf.runtime.ensemble import Answers
 
 _DONE = 0.9  # share of the time to finish a sub-model that is over when its student begins
@@ -34,7 +35,9 @@ def make_student(job: SubmodelJob, dataset: Dataset, report: Report) -> None:
     if recipe is None:
         return
     trained = job.store.make(recipe, lambda result: _distil(job, dataset, result, report))
-    job.store.make(job.recipes.variants[EDGE_TPU], lambda result: _convert(job, dataset, trained, result))
+    job.store.make(
+        job.recipes.variants[EDGE_TPU], lambda result: _convert(job, dataset, trained, result, report)
+    )
 
 
 def _distil(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
@@ -64,7 +67,7 @@ def _distil(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) 
     result.write_facts({"accuracy": reached, "config": asdict(config)})
 
 
-def _convert(job: SubmodelJob, dataset: Dataset, trained: Result, result: Result) -> None:
+def _convert(job: SubmodelJob, dataset: Dataset, trained: Result, result: Result, report: Report) -> None:
     """In 8-bit integers, and held against Keras and against the Edge TPU's list."""
     settings = CORAL_CONVERT.settings_of(job.settings)
     submodel = read_trained(job).config
@@ -77,4 +80,9 @@ def _convert(job: SubmodelJob, dataset: Dataset, trained: Result, result: Result
     )
     facts = check(flatbuffer, EDGE_TPU, submodel, images, expected, trained=not settings.random_weights)
     check_placed(flatbuffer, "coral")
+    compiled = compile_model(flatbuffer)
+    if compiled is None:
+        report(1.0, f"{COMPILER} is not here: {job.name} runs on a Coral once it has been compiled")
     write_variant(job, flatbuffer, asdict(facts), dataset, result)
+    if compiled is not None:  # what it answers is what the integers said above
+        result.path(FLATBUFFER).write_bytes(compiled)

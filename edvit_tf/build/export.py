@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from edvit_converters.formats import find
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from edvit_tf import __version__
 from edvit_tf.build import cluster
+from edvit_tf.build.auto import try_formats
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
@@ -30,13 +32,14 @@ from edvit_tf.build.layerwise import check_budget
 from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
-from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
     AloneRecipes,
     SubmodelRecipes,
     TeacherRecipes,
     of_alone,
+    of_auto,
     of_fused,
     of_fusion,
     of_latency,
@@ -102,6 +105,7 @@ class _Made:
     single: MadeSubmodel | None
     fusion: MadeFusion
     sound: SoundSpec | None
+    tried: list[dict[str, Any]]
 
 
 def export(settings: ExportSettings, progress: Progress) -> Path:
@@ -154,9 +158,12 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("fusion")
 
         parts = [read_submodel(job) for job in submodels]
+        tried = _try_formats(work, parts[: len(members)], fusion, {job.name: job.recipes for job in members})
+        if tried:
+            parts = [part.only([row["format"] for row in tried if not row["reason"]]) for part in parts]
         single = parts.pop() if settings.baselines else None
         with new_bundle(settings.out) as folder:
-            made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound)
+            made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound, tried)
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
             write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset)
@@ -331,7 +338,7 @@ def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:
     if recipe not in store:
         job = FusionJob(recipe, submodels, taught, store, workspace, settings)
         work.run([Job("fusion", f"{FUSION_JOB}:make_fusion", job)], "fusion")
-    fused = {name: of_fused(settings, taught, recipe, submodels, name) for name in settings.formats}
+    fused = _fused_recipes(work, submodels)
     work.run(
         [
             Job(
@@ -354,13 +361,36 @@ def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:
     return read_fusion(store, recipe, fused)
 
 
+def _try_formats(
+    work: _Export,
+    parts: Sequence[MadeSubmodel],
+    fusion: MadeFusion,
+    submodels: dict[str, SubmodelRecipes],
+) -> list[dict[str, Any]]:
+    """What `--format auto` found of each candidate, the one to prefer first; nothing without it."""
+    settings, store = work.settings, work.store
+    if settings.format != AUTO:
+        return []
+    recipe = of_auto(settings, _fused_recipes(work, submodels))
+    kept = store.make(recipe, lambda result: try_formats(settings, parts, fusion.fused, result))
+    found: list[dict[str, Any]] = kept.facts["tried"]
+    return found
+
+
+def _fused_recipes(work: _Export, submodels: dict[str, SubmodelRecipes]) -> dict[str, Recipe]:
+    recipe = of_fusion(work.settings, work.recipes, submodels)
+    return {
+        name: of_fused(work.settings, work.recipes, recipe, submodels, name) for name in work.settings.formats
+    }
+
+
 def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made) -> Manifest:
     """Every file of the bundle, the manifest last."""
     for name in ("submodels", "vectors", "baselines"):
         (folder / name).mkdir()
     teacher_file = "baselines/teacher.f32.tflite"
     shutil.copyfile(made.flatbuffer.path(FLATBUFFER), folder / teacher_file)
-    first = settings.formats[0]
+    first = next(iter(made.submodels[0].variants))
     single = None
     if made.single is not None:
         single_file = f"baselines/single.{first}.tflite"
@@ -404,6 +434,7 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
             missing=made.fusion.fused[first].missing,
             single=made.single.variants[first].accuracy if made.single is not None else None,
         ),
+        extra={"tried": made.tried} if made.tried else {},
         config=settings.recorded(),
         seed=settings.seed,
         made_with={"edvit-tf": __version__, "python": platform.python_version(), **versions()},

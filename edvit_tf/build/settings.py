@@ -24,6 +24,8 @@ STARTS = ("pruned", "random")
 WIDTHS = ("uniform", "bytes", "latency")
 AUGMENTS = ("none", "randaugment", "mixup", "cutmix")
 ENGINES = ("local", "ray")
+AUTO = "auto"
+AUTO_FORMATS = ("int8", "int8-dynamic", "int4-dynamic", "int8-full", "f16", "f32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,9 @@ class ExportSettings:
         data: a registered data set, or a folder of class folders.
         devices: sub-models, one for each device.
         out: folder of the bundle; nothing may stand there yet.
-        format: of the flatbuffers; several with commas between, the first of them is the one that counts.
+        format: of the flatbuffers; several with commas between, the first of them is the one that counts; or
+            `auto`, the fastest here of all that hold the floor.
+        floor: with `auto`, the least fused validation accuracy; by default half a point below the best.
         target: what they are for: `any`, `cpu`, `gpu`, `browser` or `coral`; what it cannot run is refused.
         sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1, or `2:4`, two in each four;
             0 leaves the stage out.
@@ -81,6 +85,7 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    floor: float | None = None
     target: str = "any"
     random_weights: bool = False
     sparsity: float | str = 0.0
@@ -139,12 +144,20 @@ class ExportSettings:
             )
         if self.sparsity and self.qat_epochs:
             raise UsageError("--qat-epochs would fill the zeros of --sparsity again: choose one of them")
+        if self.format == AUTO and self.target not in ("any", "cpu"):
+            raise UsageError(
+                f"--format auto measures this processor, which says nothing of {self.target}: name the formats"
+            )
+        if self.floor is not None and self.format != AUTO:
+            raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")
         if self.budget is not None and self.widths == "uniform":
             raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats asked for, the one that counts first."""
+        """The formats that are made: those asked for, the one that counts first, or what `auto` tries."""
+        if self.format == AUTO:
+            return AUTO_FORMATS
         return tuple(name.strip() for name in self.format.split(","))
 
     @property
@@ -181,7 +194,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     ),
     (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
     (("matching", "refine_epochs", "qat_epochs", "shift"), lambda value: value >= 0, "0 or more"),
-    (("distillation", "left_out"), lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (("distillation", "left_out", "floor"), lambda value: 0 <= value <= 1, "from 0 to 1"),
 )  # fmt: skip
 
 

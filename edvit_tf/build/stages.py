@@ -171,6 +171,11 @@ FUSION = Stage(
     ("fusion_epochs", "batch", "distillation", "balance", "left_out", "seed"),
     ("edvit_tf.build.fusion_job", "edvit_tf.build.fusion", *_TRAINING, *_CONVERSION),
 )
+AUTO_TRIED = Stage(
+    "auto",
+    ("floor", "memory_mb"),
+    ("edvit_tf.build.auto", "edvit_tf.runtime.interpreter", "edvit_tf.runtime.measure"),
+)
 FUSED = Stage(
     "fused", (), ("edvit_tf.build.fusion_job", "edvit_tf.runtime.ensemble", "edvit_tf.runtime.fusion")
 )
@@ -364,6 +369,11 @@ def of_fused(
         *(made.variants[format_name] for made in submodels.values()),
         names=list(submodels),
     )
+
+
+def of_auto(settings: ExportSettings, fused: Mapping[str, Recipe]) -> Recipe:
+    """What `--format auto` found; measured once, so that the bundle stays as it was chosen."""
+    return AUTO_TRIED.recipe(settings, *fused.values(), formats=list(fused))
 
 
 @cache

@@ -3,8 +3,8 @@
 A job reads its inputs from the store and leaves its results there, each under its recipe.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,10 @@ class MadeSubmodel:
     sparsity: float
     rows: int
     seconds: dict[str, float]
+
+    def only(self, formats: Sequence[str]) -> "MadeSubmodel":
+        """The same in these formats, in their order."""
+        return replace(self, variants={name: self.variants[name] for name in formats})
 
 
 @dataclass(frozen=True, slots=True)

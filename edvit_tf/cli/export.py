@@ -35,7 +35,12 @@ def export(
         str | None, typer.Option("--out", help="The bundle's folder; nothing may be there.")
     ] = None,
     format_name: Annotated[
-        str | None, typer.Option("--format", help="Of the flatbuffers, int8 unless given; several: f32,int8.")
+        str | None,
+        typer.Option("--format", help="int8 unless given; several: f32,int8; or auto, the fastest here."),
+    ] = None,
+    floor: Annotated[
+        float | None,
+        typer.Option("--floor", help="Least fused accuracy for auto (default: best - 0.5 points)."),
     ] = None,
     target: Annotated[
         str | None,
@@ -150,7 +155,8 @@ def export(
     from edvit_tf.build.settings import combine, read_sparsity
 
     given = {
-        "model": model, "data": data, "devices": devices, "out": out, "format": format_name, "target": target,
+        "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
+        "target": target, "floor": floor,
         "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
         "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
