@@ -58,7 +58,15 @@ def inspect(bundle: BundleArgument, target: TargetOption = "any", json: JsonOpti
 def _inspect_file(file: Path, target: str, *, json: bool) -> None:
     from edvit_converters.targets import report
 
-    found = report(file.read_bytes(), target)
+    from edvit_tf.errors import ModelError
+
+    try:
+        found = report(file.read_bytes(), target)
+    except ModelError:
+        raise ModelError(
+            f"{file} is no whole TFLite flatbuffer: give a bundle's folder, or one of its .tflite files.",
+            code="model.load",
+        ) from None
     if json:
         rows = [asdict(placement) for placement in found.placements]
         emit({"file": file, "target": target, "whole": not found.fallen_back, "operators": rows})
