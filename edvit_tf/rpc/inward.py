@@ -18,12 +18,7 @@ from edvit_tf.errors import LinkError, ProtocolError, TrustError
 from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.certificates import AGGREGATOR, device_of
-from edvit_tf.rpc.channel import (
-    CLIENT_OPTIONS,
-    SERVER_OPTIONS,
-    Server,
-    refused_handshake,
-)
+from edvit_tf.rpc.channel import CLIENT_OPTIONS, SERVER_OPTIONS, Server, refused_handshake
 from edvit_tf.rpc.tls import Credentials, channel_credentials, server_credentials
 from edvit_tf.rpc.tunnel import Answer, ServerStream, Tunnel
 

@@ -18,6 +18,7 @@ from edvit_tf.rpc import edvit_pb2_grpc
 from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.edvit_pb2 import PairReply, PairRequest
 from edvit_tf.rpc.inward import peer_address
+from edvit_tf.rpc.text import LONGEST_REASON, clean_text
 
 MESSAGE_BYTES = 64 * 1024
 PAIRING_SECONDS = 30.0
@@ -149,13 +150,18 @@ async def join_at(address: str, pair: Pair) -> None:
             await call.done_writing()
             await call.read()  # until the other side has it
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            details = "" if isinstance(error, asyncio.InvalidStateError) else (error.details() or "")
+            said = "" if isinstance(error, asyncio.InvalidStateError) else _said(error)
             raise LinkError(
-                f"joining at {where} broke off ({details.strip().rstrip('.')}): check that an aggregator "
-                "listens there, and that the token is still good"
+                f"joining at {where} broke off ({said}): check that an aggregator listens there, and that the "
+                "token is still good"
             ) from error
         finally:
             call.cancel()
+
+
+def _said(error: Any) -> str:
+    """Why a call ended, in the words of whoever is there, which may be anybody."""
+    return clean_text(error.details(), longest=LONGEST_REASON).strip().rstrip(".")
 
 
 class PairingLink:
@@ -178,7 +184,7 @@ class PairingLink:
                     yield reply
             except grpc.aio.AioRpcError as error:
                 raise LinkError(
-                    f"pairing with {self.address} broke off ({(error.details() or '').rstrip('.')}): "
+                    f"pairing with {self.address} broke off ({_said(error)}): "
                     "check that the device still waits to be paired, then try again"
                 ) from error
             finally:
