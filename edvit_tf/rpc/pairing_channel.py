@@ -152,8 +152,8 @@ async def join_at(address: str, pair: Pair) -> None:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             said = "" if isinstance(error, asyncio.InvalidStateError) else _said(error)
             raise LinkError(
-                f"joining at {where} broke off ({said}): check that an aggregator listens there, and that the "
-                "token is still good"
+                f"joining at {where} broke off ({said}): check that an aggregator listens there, and that "
+                "the token is still good"
             ) from error
         finally:
             call.cancel()
