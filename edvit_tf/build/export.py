@@ -64,6 +64,8 @@ from edvit_tf.build.work import (
     read_answers,
     read_fusion,
     read_submodel,
+    refused_formats,
+    without_formats,
 )
 from edvit_tf.build.workspace import Workspace
 from edvit_tf.bundle.manifest import (
@@ -152,13 +154,16 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("refining")
 
         _finish(work, submodels)
+        refused = refused_formats(submodels)
+        submodels = [without_formats(job, refused) for job in submodels]
+        recipes = {job.name: job.recipes for job in submodels if job.name != SINGLE}
         seconds.lap("flatbuffers")
 
-        fusion = _fuse(work, {job.name: job.recipes for job in members})
+        fusion = _fuse(work, recipes)
         seconds.lap("fusion")
 
         parts = [read_submodel(job) for job in submodels]
-        tried = _try_formats(work, parts[: len(members)], fusion, {job.name: job.recipes for job in members})
+        tried = _try_formats(work, parts[: len(members)], fusion, recipes, refused)
         if tried:
             parts = [part.only([row["format"] for row in tried if not row["reason"]]) for part in parts]
         single = parts.pop() if settings.baselines else None
@@ -366,6 +371,7 @@ def _try_formats(
     parts: Sequence[MadeSubmodel],
     fusion: MadeFusion,
     submodels: dict[str, SubmodelRecipes],
+    refused: dict[str, str],
 ) -> list[dict[str, Any]]:
     """What `--format auto` found of each candidate, the one to prefer first; nothing without it."""
     settings, store = work.settings, work.store
@@ -373,15 +379,13 @@ def _try_formats(
         return []
     recipe = of_auto(settings, _fused_recipes(work, submodels))
     kept = store.make(recipe, lambda result: try_formats(settings, parts, fusion.fused, result))
-    found: list[dict[str, Any]] = kept.facts["tried"]
-    return found
+    return [*kept.facts["tried"], *({"format": name, "reason": why} for name, why in refused.items())]
 
 
 def _fused_recipes(work: _Export, submodels: dict[str, SubmodelRecipes]) -> dict[str, Recipe]:
     recipe = of_fusion(work.settings, work.recipes, submodels)
-    return {
-        name: of_fused(work.settings, work.recipes, recipe, submodels, name) for name in work.settings.formats
-    }
+    formats = next(iter(submodels.values())).variants
+    return {name: of_fused(work.settings, work.recipes, recipe, submodels, name) for name in formats}
 
 
 def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made) -> Manifest:

@@ -146,8 +146,7 @@ class ExportSettings:
             raise UsageError("--qat-epochs would fill the zeros of --sparsity again: choose one of them")
         if self.format == AUTO and self.target not in ("any", "cpu"):
             raise UsageError(
-                f"--format auto measures this processor, which says nothing of {self.target}: "
-                "name the formats"
+                f"--format auto measures this processor and knows nothing of {self.target}: name the formats"
             )
         if self.floor is not None and self.format != AUTO:
             raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset
-from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.widths import Widths
 from edvit_tf.vit.checkpoint import Checkpoint
@@ -327,8 +327,10 @@ def of_submodel(
         trained = quantised = QUANTISE.recipe(
             settings, trained, data, *answers, name=name, group=group, rows=rows
         )
+    # What is only tried may be refused, and that is kept as a result.
+    tried = {"tried": True} if settings.format == AUTO else {}
     variants = {
-        entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry)
+        entry: CONVERT.recipe(settings, trained, data, name=name, group=group, format=entry, **tried)
         for entry in settings.formats
         if entry != EDGE_TPU
     }
@@ -348,8 +350,11 @@ def of_fusion(
 
     Where a student stands for each sub-model too, it learns from the features of both.
     """
-    first = settings.formats[0]
-    inputs = [recipe for made in submodels.values() for recipe in (made.features, made.variants[first])]
+    inputs = [
+        recipe
+        for made in submodels.values()
+        for recipe in (made.features, next(iter(made.variants.values())))
+    ]
     inputs += [made.coral for made in submodels.values() if made.coral is not None]
     return FUSION.recipe(settings, taught.data, *taught.answers, *inputs, names=list(submodels))
 

@@ -18,7 +18,7 @@ from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
-from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
@@ -40,6 +40,7 @@ from edvit_tf.build.work import (
     read_trained,
     read_unrounded,
 )
+from edvit_tf.errors import ModelError
 from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
 from edvit_tf.vit.config import ViTConfig
 from edvit_tf.vit.model import from_checkpoint
@@ -241,8 +242,16 @@ def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:
     settings = CONVERT.settings_of(job.settings)
     calibration = calibration_images(dataset, CALIBRATED_IMAGES)
     for name, flatbuffer in convert_all(student, tuple(waiting), calibration).items():
-        facts = check(flatbuffer, name, student.config, images, expected, trained=not settings.random_weights)
-        check_placed(flatbuffer, target_of(name, settings.target))
+        try:
+            facts = check(
+                flatbuffer, name, student.config, images, expected, trained=not settings.random_weights
+            )
+            check_placed(flatbuffer, target_of(name, settings.target))
+        except ModelError as error:
+            if job.settings.format != AUTO:
+                raise
+            job.store.make(waiting[name], partial(Result.write_facts, facts={"refused": error.message}))
+            continue
         job.store.make(
             waiting[name],
             partial(write_variant, job, flatbuffer, asdict(facts), dataset),

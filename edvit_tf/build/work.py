@@ -3,7 +3,7 @@
 A job reads its inputs from the store and leaves its results there, each under its recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,22 @@ def read_submodel(job: SubmodelJob) -> MadeSubmodel:
         rows=stages["retraining"].facts["rows"],
         seconds={name: result.seconds for name, result in stages.items()},
     )
+
+
+def refused_formats(jobs: Sequence[SubmodelJob]) -> dict[str, str]:
+    """Why formats that were only tried are not to be had, by their name."""
+    return {
+        name: facts["refused"]
+        for job in jobs
+        for name, recipe in job.recipes.variants.items()
+        if "refused" in (facts := job.store.get(recipe).facts)
+    }
+
+
+def without_formats(job: SubmodelJob, names: Collection[str]) -> SubmodelJob:
+    """The same job without some of its formats."""
+    variants = {name: recipe for name, recipe in job.recipes.variants.items() if name not in names}
+    return replace(job, recipes=replace(job.recipes, variants=variants))
 
 
 def read_fusion(store: Store, fusion: Recipe, fused: Mapping[str, Recipe]) -> MadeFusion:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edvit_tf.cli.benchmark_data import bundle_of, with_accuracies
 from edvit_tf.cli.output import JsonOption, emit, say, show
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ BaselineOption = Annotated[
 FloorOption = Annotated[
     float | None, typer.Option("--floor", min=0, max=1, help="Fail when a sub-model's accuracy is below.")
 ]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Measure accuracies on the test pictures of this data set or folder."),
+]
 
 
 def benchmark(
@@ -31,6 +36,7 @@ def benchmark(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each flatbuffer has.")] = 10,
     baseline: BaselineOption = None,
     floor: FloorOption = None,
+    data: DataOption = None,
     vit_b: Annotated[
         bool, typer.Option("--vit-b", help="A ViT-B and a sub-model of it, of random weights; no files.")
     ] = False,
@@ -39,13 +45,13 @@ def benchmark(
     """Measure flatbuffers on this machine, in interleaved rounds, against the whole model.
 
     Of a bundle every variant is measured, beside its teacher; accuracies are the manifest's, of the
-    validation split.
+    validation split, or with --data measured on its test pictures.
     """
     from edvit_tf.errors import UsageError
 
     if vit_b:
-        if files or baseline or floor is not None:
-            raise UsageError("--vit-b makes its own models: leave out files, --baseline and --floor.")
+        if files or baseline or data or floor is not None:
+            raise UsageError("--vit-b makes its own models: leave out files, --baseline, --data and --floor.")
         _vit_b(threads, rounds, json=json)
         return
     from edvit_tf.runtime.benchmark import benchmark as measure
@@ -53,10 +59,12 @@ def benchmark(
 
     candidates = _candidates(files or [], baseline or [])
     known = [c for c in candidates if not c.whole and c.accuracy is not None]
-    if floor is not None and not known:
-        raise UsageError("--floor needs accuracies, which only a bundle records: give a bundle.")
+    if floor is not None and not known and data is None:
+        raise UsageError("--floor needs accuracies, which only a bundle records: give a bundle, or --data.")
     say(f"Measuring {len(candidates)} flatbuffers with {runtime_name()}, {threads} thread(s).")
     rows = measure(candidates, threads=threads, rounds=rounds)
+    if data is not None:
+        rows = with_accuracies(rows, bundle_of(files or []), data)
     if json:
         emit({"runtime": runtime_name(), "threads": threads, "rows": [_row(row, rows) for row in rows]})
     else:

@@ -64,7 +64,7 @@ def test_every_candidate_is_kept_or_has_a_reason() -> None:
 
 def test_auto_tries_them_all_and_measures_what_is_here_alone() -> None:
     assert settings().formats == AUTO_FORMATS
-    with pytest.raises(UsageError, match="says nothing of gpu: name the formats"):
+    with pytest.raises(UsageError, match="knows nothing of gpu: name the formats"):
         settings(target="gpu")
     with pytest.raises(UsageError, match="--floor is what --format auto must hold"):
         ExportSettings(model="m", data="d", devices=2, out="o", floor=0.9)

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from edvit_converters.check import check, keras_answers
+from edvit_converters.compact import unpack
 from edvit_converters.graph import fold_in_place
 from edvit_converters.tflite import convert
+from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.quantisation import train_quantised
@@ -65,3 +68,25 @@ def test_the_trained_model_is_as_right_in_integers(
 def test_zeros_and_rounding_are_not_for_one_export() -> None:
     with pytest.raises(UsageError, match="would fill the zeros"):
         ExportSettings(model="m", data="d", devices=1, out="o", sparsity="2:4", qat_epochs=1)
+
+
+def test_the_flatbuffer_has_the_grids_of_the_training(student: Checkpoint, dataset: Dataset) -> None:
+    """A scale for each output, its largest weight over 127, of the kernels that were trained folded."""
+    weights = fold_in_place(student.config, student.weights)
+    folded = with_weights(student, weights)
+    model = unpack(convert(folded, "int8-full", dataset.train.images[:16]))
+    stored = [
+        np.asarray(tensor.quantization.scale)
+        for tensor in model.subgraphs[0].tensors
+        if tensor.type == schema.TensorType.INT8 and len(tensor.shape) == 2
+    ]
+
+    def trained(*layers: str) -> NDArray[np.float32]:
+        return np.concatenate([np.abs(weights[f"{name}/kernel"]).max(axis=0) / 127 for name in layers])
+
+    query = np.abs(weights["block_0_query/kernel"]).max(axis=0) * student.config.head_size**-0.5 / 127
+    wanted = [np.concatenate([query, trained("block_0_key", "block_0_value")])]
+    wanted += [trained(f"block_{index}_{name}") for index in (0, 1) for name in ("mlp_up", "mlp_down")]
+    assert len(stored) == len(wanted)
+    for scales in wanted:
+        assert any(scales.shape == found.shape and np.allclose(scales, found, rtol=1e-3) for found in stored)

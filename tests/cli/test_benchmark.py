@@ -4,14 +4,45 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.cli.main import main
 from edvit_tf.runtime.benchmark import Candidate, benchmark
+from edvit_tf.runtime.ensemble import run_many
 
 GOLDEN = Path(__file__).parents[1] / "vectors" / "bundle"
+PICTURES_OF_A_CLASS = 4
 F32 = GOLDEN / "submodels" / "submodel-0.f32.tflite"
 INT8 = GOLDEN / "submodels" / "submodel-0.int8.tflite"
+
+
+@pytest.fixture
+def toy_pictures(tmp_path: Path) -> Path:
+    """A train and a test folder of random pictures, a folder for each of the golden bundle's classes."""
+    manifest = open_bundle(GOLDEN).manifest
+    generator = np.random.default_rng(2)
+    for part in ("train", "test"):
+        for label in manifest.classes:
+            folder = tmp_path / "data" / part / label
+            folder.mkdir(parents=True)
+            for index in range(PICTURES_OF_A_CLASS):
+                shape = (manifest.input.height, manifest.input.width)
+                Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(
+                    folder / f"{index}.png"
+                )
+    return tmp_path / "data"
+
+
+def pictures_of(folder: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    files = [
+        (file, index) for index, label in enumerate(classes) for file in (folder / "test" / label).iterdir()
+    ]
+    images = np.stack([np.asarray(Image.open(file))[..., np.newaxis] for file, _ in files])
+    return images, np.asarray([index for _, index in files])
 
 
 def test_every_variant_of_a_bundle_beside_its_teacher(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,12 +107,38 @@ def test_a_floor_that_is_not_reached_fails_after_the_table(capsys: pytest.Captur
     assert "Below the floor of 99.00%" in captured.err
 
 
+def test_accuracies_are_measured_on_the_test_pictures(
+    toy_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["benchmark", str(GOLDEN), "--rounds", "1", "--json", "--data", str(toy_pictures)]
+    assert main(arguments) == 0
+    bundle = open_bundle(GOLDEN)
+    teacher, *rows = json.loads(capsys.readouterr().out)["rows"]
+    images, labels = pictures_of(toy_pictures, bundle.manifest.classes)
+    whole = run_many(bundle.file(bundle.manifest.teacher.file), images).logits.argmax(axis=1)
+    assert teacher["accuracy"] == pytest.approx(np.mean(whole == labels))
+    first = bundle.manifest.submodels[0]
+    group = [bundle.manifest.classes.index(label) for label in first.classes]
+    wanted = [group.index(label) if label in group else len(group) for label in labels]
+    answers = run_many(bundle.file(first.variants[0].file), images).logits.argmax(axis=1)
+    assert rows[0]["accuracy"] == pytest.approx(np.mean(answers == wanted))
+    assert main([*arguments, "--floor", "1"]) == 1
+
+
+def test_a_sub_model_alone_does_not_say_what_it_answers_for(
+    toy_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", str(F32), "--rounds", "1", "--data", str(toy_pictures)]) == 2
+    assert "is in its bundle, so give that" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         ([], "Give a bundle's folder"),
         ([str(F32), "--floor", "0.5"], "only a bundle records"),
         ([str(F32), str(F32)], "is given twice"),
+        (["--vit-b", "--data", "fashion_mnist"], "makes its own models"),
         (["nowhere.tflite"], "There is no file nowhere.tflite"),
         ([str(GOLDEN), str(F32)], "nothing beside it"),
         (["--vit-b", str(F32)], "makes its own models"),
