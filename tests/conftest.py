@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import edvit_tf.rpc  # noqa: F401 (before a test imports gRPC: that reads its settings once)
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.bundle.writer import write_manifest
 
