@@ -50,8 +50,8 @@ def with_accuracies(rows: "Sequence[Row]", bundle: "Bundle | None", data: str) -
         group = groups.get(row.candidate.name, tuple(range(len(names))))
         if answers.shape[1] not in (len(group), len(group) + 1):
             raise UsageError(
-                f"{file.name} gives {answers.shape[1]} logits, and {data} has {len(names)} classes: which"
-                " ones it answers for is in its bundle, so give that"
+                f"{file.name} gives {answers.shape[1]} logits, and {data} has {len(names)} classes: which "
+                "ones it answers for is in its bundle, so give that"
             )
         reached = accuracy(answers, relabel(labels, group))
         return replace(row, candidate=replace(row.candidate, accuracy=reached))

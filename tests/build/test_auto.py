@@ -71,6 +71,7 @@ def test_auto_tries_them_all_and_measures_what_is_here_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_bundle_says_what_was_tried(teacher: Checkpoint, data_folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "toy-vit.safetensors", teacher)
     asked = ExportSettings(
@@ -81,9 +82,9 @@ def test_the_bundle_says_what_was_tried(teacher: Checkpoint, data_folder: Path, 
         format="auto",
         floor=0.2,
         share=0.9,
-        epochs=10,
+        epochs=4,
         refine_epochs=0,
-        fusion_epochs=10,
+        fusion_epochs=4,
         batch=32,
         rate=5e-3,
     )

@@ -42,6 +42,7 @@ def bundle(teacher: Checkpoint, data_folder: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_each_sub_model_comes_in_both(bundle: Bundle) -> None:
     for submodel in bundle.manifest.submodels:
         assert [(v.format, v.target) for v in submodel.variants] == [("int8", "any"), ("edgetpu", "coral")]
@@ -49,6 +50,7 @@ def test_each_sub_model_comes_in_both(bundle: Bundle) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_edge_tpu_would_run_it_whole(bundle: Bundle) -> None:
     for submodel in bundle.manifest.submodels:
         flatbuffer = bundle.file(submodel.variant("edgetpu").file).read_bytes()
@@ -56,6 +58,7 @@ def test_the_edge_tpu_would_run_it_whole(bundle: Bundle) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_group_fails_over_from_one_to_the_other(bundle: Bundle, data_folder: Path) -> None:
     test, _ = load_test(str(data_folder), seed=0, image=CONFIG.image)
     images, labels = np.asarray(test.images), np.asarray(test.labels)
