@@ -95,9 +95,10 @@ class Run : Callable<Int> {
 
     override fun call(): Int {
         val settings = settings()
-        Logs.toStandardError()
+        val journal = Journal()
+        Logs.begin(journal)
         System.setProperty("net.dns.ttl", RECORD_SECONDS)
-        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), ::waits, ::isReady)
+        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), journal, ::waits, ::isReady)
         var status = 0
         for ((signal, meaning) in mapOf("TERM" to 0, "INT" to INTERRUPTED)) {
             Signal.handle(Signal(signal)) {

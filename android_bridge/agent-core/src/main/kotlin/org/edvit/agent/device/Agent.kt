@@ -1,6 +1,7 @@
 package org.edvit.agent.device
 
 import org.edvit.agent.EdvitError
+import org.edvit.agent.Journal
 import org.edvit.agent.engine.Runtime
 import org.edvit.agent.rpc.checkFree
 import org.edvit.agent.rpc.serveDevice
@@ -60,6 +61,7 @@ class Agent(
     private val settings: Settings,
     private val runtime: Runtime,
     private val announcer: Announcer,
+    private val journal: Journal,
     private val onWaiting: (Waiting) -> Unit,
     private val onReady: (Ready) -> Unit,
 ) {
@@ -82,7 +84,7 @@ class Agent(
         sayIfNotValid(membership)
         val installer = Installer(store, runtime, settings.memoryBytes, membership.bundleKey)
         DeviceService(facts, installer.restore(), installer).use { service ->
-            serveDevice(service, settings.address, settings.port, Shown(store, identity, membership)).use { server ->
+            serveDevice(service, settings.address, settings.port, Shown(store, identity, membership), journal).use { server ->
                 announcer.announce(facts, settings.address, server.port, 0).use {
                     onReady(Ready(identity.id, settings.name, settings.address.hostAddress, server.port))
                     stopped.await()

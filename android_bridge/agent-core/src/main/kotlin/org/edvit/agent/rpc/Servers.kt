@@ -13,6 +13,7 @@ import io.grpc.okhttp.OkHttpServerBuilder
 import io.grpc.stub.ServerCallStreamObserver
 import io.grpc.stub.StreamObserver
 import org.edvit.agent.EdvitError
+import org.edvit.agent.Journal
 import org.edvit.agent.device.DeviceService
 import org.edvit.agent.trust.Certificates
 import org.edvit.agent.trust.PairingService
@@ -26,6 +27,9 @@ import org.edvit.rpc.InferReply
 import org.edvit.rpc.InferRequest
 import org.edvit.rpc.InstallReply
 import org.edvit.rpc.InstallRequest
+import org.edvit.rpc.JournalGrpc
+import org.edvit.rpc.JournalLine
+import org.edvit.rpc.JournalRequest
 import org.edvit.rpc.MembershipGrpc
 import org.edvit.rpc.PairReply
 import org.edvit.rpc.PairRequest
@@ -74,8 +78,10 @@ fun serveDevice(
     address: InetAddress,
     port: Int,
     shown: Shown,
+    journal: Journal,
 ): OpenPort {
-    val listener = Listener(MOST_CONNECTIONS, HANDSHAKE_SECONDS, whole = false, MutualTls(shown))
+    val tls = MutualTls(shown)
+    val listener = Listener(MOST_CONNECTIONS, HANDSHAKE_SECONDS, whole = false, tls)
     val builder =
         builder(address, port, listener)
             .maxInboundMessageSize(MESSAGE_BYTES)
@@ -86,8 +92,9 @@ fun serveDevice(
             .permitKeepAliveWithoutCalls(true)
             .addService(DeviceCalls(service))
             .addService(MembershipCalls(shown))
+            .addService(JournalCalls(journal))
             .intercept(OnlyAggregators(listener))
-    return started(builder, address, port)
+    return started(builder, address, port).also { checkSelf(tls, address, it.port) }
 }
 
 /**
@@ -199,6 +206,25 @@ private class MembershipCalls(
             .newBuilder()
             .setCertificate(ByteString.copyFrom(shown.renew(request.certificate.toByteArray())))
             .build()
+    }
+}
+
+private class JournalCalls(
+    private val journal: Journal,
+) : JournalGrpc.JournalImplBase() {
+    override fun read(
+        request: JournalRequest,
+        observer: StreamObserver<JournalLine>,
+    ) {
+        val call = observer as ServerCallStreamObserver<JournalLine>
+        call.setOnCancelHandler {}
+        Thread({
+            journal.read(request.last, request.follow) { line ->
+                if (line != null) call.onNext(JournalLine.newBuilder().setJson(line).build())
+                !call.isCancelled
+            }
+            if (!call.isCancelled) call.onCompleted()
+        }, "journal").apply { isDaemon = true }.start()
     }
 }
 
