@@ -70,7 +70,8 @@ class Listener(
             address: SocketAddress?,
             backlog: Int,
         ) {
-            super.bind(address, backlog)
+            // Who is too many is closed at once; who is not heard would try again for a quarter of a minute.
+            super.bind(address, maxOf(backlog, BACKLOG))
             Thread(::greet, "port").apply { isDaemon = true }.start()
         }
 
@@ -130,6 +131,7 @@ class Listener(
     }
 
     private companion object {
+        const val BACKLOG = 1024
         val CLOSED = Socket()
     }
 }
