@@ -8,6 +8,8 @@ import pytest
 from tests.fleet.processes import Program
 
 JAR = Path(__file__).parents[2] / "android_bridge" / "agent-core" / "target" / "agent-core.jar"
+# As android_bridge/README.md has it: for machines that do other things, too.
+SMALL = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms16m", "-Xmx256m")
 # More than any machine has: where all devices are equal, the one with the most memory is chosen first.
 MEMORY_MB = "1000000"
 
@@ -20,4 +22,4 @@ def program() -> Program:
     assert package is not None
     assert package.origin is not None
     library = Path(package.origin).parent / "libLiteRt.so"
-    return Program(("java", "-jar", str(JAR)), ("--litert", str(library), "--memory-mb", MEMORY_MB))
+    return Program(("java", *SMALL, "-jar", str(JAR)), ("--litert", str(library), "--memory-mb", MEMORY_MB))

@@ -18,11 +18,11 @@ import org.junit.jupiter.api.io.TempDir
 import org.opentest4j.AssertionFailedError
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
+import kotlin.io.path.ExperimentalPathApi
 import kotlin.io.path.copyToRecursively
 import kotlin.io.path.createDirectories
-import kotlin.io.path.deleteRecursively
-import kotlin.io.path.ExperimentalPathApi
 import kotlin.io.path.deleteIfExists
+import kotlin.io.path.deleteRecursively
 import kotlin.random.Random
 
 private val OLD = SignedBundle(1)
@@ -85,7 +85,10 @@ class PowerTest {
             } catch (_: PowerCut) {
                 // As it should be.
             }
-            val random = (0 until 4).associate { seed -> "$seed" to Random(1000 * cut + seed).let { Survives { _, _ -> it.nextBoolean() } } }
+            val random =
+                (0 until 4).associate { seed ->
+                    "$seed" to Random(1000 * cut + seed).let { Survives { _, _ -> it.nextBoolean() } }
+                }
             for (survives in (survivors + random).values) {
                 val back = folder.resolve("back")
                 disk.writeSurvivors(back, survives)
