@@ -1,9 +1,9 @@
 """A device on a Java virtual machine beside one of Python: `python -m benchmarks.jvm_device [BUNDLE]`.
 
 Both hold the same sub-model of the bundle (by default the tests' own) on this machine and answer the same
-pictures in turns. Prints a table: the median and 95th percentile of a picture over mutual TLS, the memory (PSS)
-after the first picture and after the last, and the time from the start of a process that has joined until it is
-found by zeroconf. `make android` builds the jar.
+pictures in turns. Prints a table: the median and 95th percentile of a picture over mutual TLS, the memory
+(PSS) after the first picture and after the last, and the time from the start of a process that has joined
+until it is found by zeroconf. `make android` builds the jar.
 """
 
 import asyncio
@@ -39,12 +39,6 @@ class Measured:
     first_pss: int = 0
     last_pss: int = 0
     starts: list[float] = field(default_factory=list)
-
-
-def pss(process: int) -> int:
-    """The proportional set size of a process in bytes."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
 
 
 async def found(device: DeviceProcess) -> float:
@@ -95,13 +89,13 @@ async def measure(
     for name, link in links.items():
         await install(link, Parcel(bundle, submodel.id, submodel.variant(), name))
         await ask(link, request, 1)
-        measured[name].first_pss = pss(devices[name].pid)
+        measured[name].first_pss = jvm.pss(devices[name].pid)
         await ask(link, request, WARM_UP)
     for _ in range(TURNS):
         for name, link in links.items():
             measured[name].milliseconds += await ask(link, request, PICTURES_A_TURN)
     for name, device in devices.items():
-        measured[name].last_pss = pss(device.pid)
+        measured[name].last_pss = jvm.pss(device.pid)
     return measured
 
 

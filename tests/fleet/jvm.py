@@ -23,3 +23,9 @@ def program() -> Program:
     assert package.origin is not None
     library = Path(package.origin).parent / "libLiteRt.so"
     return Program(("java", *SMALL, "-jar", str(JAR)), ("--litert", str(library), "--memory-mb", MEMORY_MB))
+
+
+def pss(process: int) -> int:
+    """The proportional set size of a process in bytes."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

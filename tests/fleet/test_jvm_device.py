@@ -397,6 +397,26 @@ async def test_its_instance_is_of_one_start(
     await again.close()
 
 
+async def test_ten_thousand_pictures_leave_nothing_behind(
+    made: ThrowAwayFleet, device: DeviceProcess, signed: Bundle
+) -> None:
+    link = GrpcLink(device.address, made.keys.credentials, device.id)
+    held = (await said(link)).generations[0]
+    asked = replace(signed, manifest=replace(signed.manifest, version=held.version))
+    request = question(asked, picture(signed), held.holdings[0].submodel)
+
+    async def ask(number: int) -> int:
+        for _ in range(number // 20):
+            await asyncio.gather(*(link.infer(request, timeout=30) for _ in range(20)))
+        return jvm.pss(device.pid)
+
+    await ask(3_000)
+    before = await ask(2_000)
+    after = await ask(10_000)
+    await link.close()
+    assert after < 1.1 * before, (before, after)
+
+
 @pytest.mark.fault
 async def test_ten_wrong_codes_close_pairing_and_the_right_one_opens_it(tmp_path: Path) -> None:
     keys = make_keys(tmp_path / "fleet")
