@@ -33,7 +33,7 @@ test-fleet: .venv/dev.stamp  ## Devices as processes, and what breaks them: powe
 android: .venv/dev.stamp  ## Build and test the agent for phones on a Java virtual machine, also in a fleet (some minutes)
 	@command -v mvn > /dev/null && javac -version 2> /dev/null | grep -qE ' (1[7-9]|[2-9][0-9])' \
 	  || { echo "This needs Maven and a JDK of version 17 or newer: run 'sudo apt install maven openjdk-17-jdk-headless'."; exit 1; }
-	mvn --batch-mode --no-transfer-progress --file android_bridge/pom.xml verify
+	mvn --batch-mode --no-transfer-progress --file android_bridge/pom.xml clean verify
 	$(BIN)/pytest -m "$(ANDROID)"
 
 lint: .venv/dev.stamp  ## Style, types, and the walls between the rooms

@@ -3,8 +3,8 @@ package org.edvit.agent.device
 import org.edvit.agent.EdvitError
 import org.edvit.agent.Journal
 import org.edvit.agent.engine.Runtime
-import org.edvit.agent.policy.LinuxConditions
 import org.edvit.agent.policy.Limits
+import org.edvit.agent.policy.LinuxConditions
 import org.edvit.agent.policy.PowerWatch
 import org.edvit.agent.policy.RunPolicy
 import org.edvit.agent.rpc.DevicePort

@@ -126,8 +126,8 @@ class DeviceService(
     /**
      * Run the named sub-models on one picture, and tell `done` the answer from the thread of the last one.
      *
-     * @throws EdvitError it pauses (`policy.*`), another bundle or version (`device.version`), a sub-model that is not here or does not serve
-     * (`device.submodel`), or a picture of another shape (`device.picture`).
+     * @throws EdvitError it pauses (`policy.*`), another bundle or version (`device.version`), a sub-model that is not here
+     * or does not serve (`device.submodel`), or a picture of another shape (`device.picture`).
      */
     fun infer(
         request: InferRequest,

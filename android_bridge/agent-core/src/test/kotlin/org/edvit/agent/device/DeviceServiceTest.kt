@@ -69,7 +69,11 @@ class DeviceServiceTest {
 
     @Test
     fun `without memory for both the settled bundle rests where that is allowed`() {
-        val memory = bundle.manifest.submodels[0].variants.first { it.format == "f32" }.memoryBytes
+        val memory =
+            bundle.manifest.submodels[0]
+                .variants
+                .first { it.format == "f32" }
+                .memoryBytes
         withDevice(folder, Quick(), memory) { service ->
             assertEquals(InstallReply.Step.SERVING, service.take(bundle.parts(0, "f32")).last().step)
             val newer = SignedBundle(2).parts(0, "int8")
