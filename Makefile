@@ -7,12 +7,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fleet test-slow lint bench docs dist proto clean
+.PHONY: help demo test test-fleet test-slow android lint bench docs dist proto clean
 
 # Slow tests take minutes; the others named here need something that not every machine has.
 QUICK := not slow and not long and not netns and not android and not browser
 FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
+ANDROID := android and not slow and not netns
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +29,12 @@ test-slow: .venv/dev.stamp  ## The tests that take minutes
 
 test-fleet: .venv/dev.stamp  ## Devices as processes, and what breaks them: power, network, disk (some minutes)
 	$(BIN)/pytest -m "$(FLEET)"
+
+android: .venv/dev.stamp  ## Build and test the agent for phones on a Java virtual machine, also in a fleet (some minutes)
+	@command -v mvn > /dev/null && javac -version 2> /dev/null | grep -qE ' (1[7-9]|[2-9][0-9])' \
+	  || { echo "This needs Maven and a JDK of version 17 or newer: run 'sudo apt install maven openjdk-17-jdk-headless'."; exit 1; }
+	mvn --batch-mode --no-transfer-progress --file android_bridge/pom.xml clean verify
+	$(BIN)/pytest -m "$(ANDROID)"
 
 lint: .venv/dev.stamp  ## Style, types, and the walls between the rooms
 	$(BIN)/ruff check

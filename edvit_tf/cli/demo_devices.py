@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from edvit_tf.bundle.reader import Bundle
@@ -33,8 +34,19 @@ STOP_SECONDS = 10.0
 TOKEN_LIFE = timedelta(hours=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs a device: a command that understands `run`, and options of its own."""
+
+    command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+PYTHON = Program((sys.executable, "-m", "edvit_tf.cli.main", "device"))
+
+
 class DeviceProcess:
-    """One `edvit-tf device run` with a name, a store folder and a log of its own.
+    """One device, `edvit-tf device run` or another program's, with a name, a store and a log of its own.
 
     It listens on `interface`, on any free port: another one after each start, as after a change of network.
     `id` and `port` are what its ready line said. `options` are given to `device run` as well, and `under` is
@@ -49,11 +61,13 @@ class DeviceProcess:
         interface: str = "127.0.0.1",
         options: Sequence[str] = (),
         under: Sequence[str] = (),
+        program: Program = PYTHON,
     ) -> None:
         self.name = name
         self.interface = interface
         self._options = options
         self._under = under
+        self._program = program
         self.id = ""
         self.port = 0
         self.store = folder / name
@@ -89,7 +103,7 @@ class DeviceProcess:
         if self.running:
             raise DeviceError(f"{self.name} runs already")
         self.end()
-        command = [sys.executable, "-m", "edvit_tf.cli.main", "device", "run", "--json"]
+        command = [*self._program.command, "run", "--json", *self._program.options]
         where = ["--store", str(self.store), "--port", "0", "--interface", self.interface]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
@@ -181,12 +195,18 @@ class ThrowAwayFleet:
 
 @contextmanager
 def device_fleet(
-    names: Sequence[str], folder: Path, *, dial: str = "", dialling: Collection[str] | None = None
+    names: Sequence[str],
+    folder: Path,
+    *,
+    dial: str = "",
+    dialling: Collection[str] | None = None,
+    programs: Mapping[str, Program] = MappingProxyType({}),
 ) -> Iterator[ThrowAwayFleet]:
     """Make keys in `folder`/fleet, and devices, started side by side, that have joined with a one-use token.
 
     With `dial` ("host:port") those named in `dialling`, by default all, listen nowhere once they have joined,
-    and dial in there. All processes are gone when the block ends, however it ends.
+    and dial in there. `programs` says by name which are not `edvit-tf device`. All processes are gone when
+    the block ends, however it ends.
     """
     state = folder / "fleet"
     keys = make_keys(state)
@@ -198,7 +218,7 @@ def device_fleet(
     def made(name: str) -> DeviceProcess:
         token = tokens.issue(authority, life=TOKEN_LIFE)
         options = ["--join", str(token), *(("--dial", dial) if name in there else ())]
-        return DeviceProcess(name, folder, options=options)
+        return DeviceProcess(name, folder, options=options, program=programs.get(name, PYTHON))
 
     fleet = ThrowAwayFleet(tuple(made(name) for name in names), state, keys, dial)
     with ExitStack() as exits:

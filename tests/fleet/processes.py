@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.cli.demo_devices import DeviceProcess, ThrowAwayFleet, device_fleet
+from edvit_tf.cli.demo_devices import DeviceProcess, Program, ThrowAwayFleet, device_fleet
 from edvit_tf.fleet import at_address, deploy
 from edvit_tf.fleet.state import save
 
@@ -93,6 +93,7 @@ def started(*devices: DeviceProcess) -> Iterator[list[str]]:
 
 __all__ = [
     "DeviceProcess",
+    "Program",
     "ThrowAwayFleet",
     "command",
     "deployed_fleet",

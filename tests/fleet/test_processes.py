@@ -19,18 +19,26 @@ from edvit_tf.cli.trust import connect_in
 from edvit_tf.fleet import Aggregator, Announced, Deployment, at_address, deploy, discover, survey, sync
 from edvit_tf.fleet.discover import Browser
 from edvit_tf.fleet.state import load, save
+from tests.fleet import jvm
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, command, device_fleet, frozen
+from tests.fleet.processes import DeviceProcess, Program, ThrowAwayFleet, command, device_fleet, frozen
 
 pytestmark = pytest.mark.fleet
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module", params=["python", pytest.param("jvm", marks=pytest.mark.android)])
+def programs(request: pytest.FixtureRequest) -> dict[str, Program]:
+    """Devices that are not `edvit-tf device`: none, or one that runs on a Java virtual machine."""
+    return {"beech": jvm.program()} if request.param == "jvm" else {}
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
+def made(programs: dict[str, Program], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
     """Three devices that have joined."""
-    with device_fleet(["ash", "beech", "cedar"], tmp_path_factory.mktemp("devices")) as fleet:
+    folder = tmp_path_factory.mktemp("devices")
+    with device_fleet(["ash", "beech", "cedar"], folder, programs=programs) as fleet:
         yield fleet
 
 
@@ -229,6 +237,7 @@ def test_a_second_process_on_a_store_or_port_is_refused(
     devices: dict[str, DeviceProcess], tmp_path: Path
 ) -> None:
     device = next(iter(devices.values()))
+    assert device.name == "ash"
     status, (error,) = edvit("device", "run", "--store", device.store, "--port", "0")
     assert (status, code(error)) == (1, "device.store_in_use")
     status, (error,) = edvit("device", "run", "--store", tmp_path, "--port", str(device.port))
@@ -253,9 +262,10 @@ def test_the_script_does_it_all(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_device_ends_as_it_is_told_and_says_goodbye(
-    tmp_path: Path, number: signal.Signals, status: int
+    tmp_path: Path, programs: dict[str, Program], number: signal.Signals, status: int
 ) -> None:
-    with device_fleet(["Küche 1"], tmp_path) as made:
+    kinds = dict.fromkeys(["Küche 1"], *programs.values()) if programs else {}
+    with device_fleet(["Küche 1"], tmp_path, programs=kinds) as made:
         (device,) = made.devices
         assert asyncio.run(find([device.id]))
         start = time.monotonic()

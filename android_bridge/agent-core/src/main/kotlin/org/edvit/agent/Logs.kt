@@ -10,7 +10,7 @@ import java.util.logging.Logger
 
 /** What may be told to a stranger of a line of the log: no token, no pairing code, no key. */
 object Redaction {
-    private const val HIDDEN = "(hidden)"
+    private const val HIDDEN = "(secret)"
     private val SECRETS =
         listOf(
             Regex("edvit1-[A-Za-z0-9_-]+"),
@@ -30,11 +30,12 @@ object Logs {
     // java.util.logging keeps these weakly.
     private val noisy = listOf("io.grpc", "javax.jmdns").map(Logger::getLogger)
 
-    /** Write what the agent logs to standard error, and of the libraries only what went wrong. */
-    fun toStandardError() {
+    /** Write what the agent logs to standard error and into the journal, and of the libraries only what went wrong. */
+    fun begin(journal: Journal) {
         val root = Logger.getLogger("")
         root.handlers.forEach(root::removeHandler)
         root.addHandler(ConsoleHandler().apply { formatter = Line })
+        root.addHandler(journal)
         noisy.forEach { it.level = Level.SEVERE }
     }
 

@@ -8,6 +8,7 @@ import org.edvit.agent.device.Ready
 import org.edvit.agent.device.Settings
 import org.edvit.agent.device.Waiting
 import org.edvit.agent.engine.LiteRt
+import org.edvit.agent.policy.Limits
 import org.edvit.agent.rpc.PROTOCOL
 import org.edvit.agent.store.Store
 import org.edvit.agent.trust.Membership
@@ -24,6 +25,7 @@ import kotlin.system.exitProcess
 
 private const val DEFAULT_PORT = 7434
 private const val LARGEST_PORT = 65535
+private const val LARGEST_PERCENT = 100
 private const val LARGEST_NAME = 63
 private const val MEGABYTE = 1_000_000
 private const val USAGE = 2
@@ -93,11 +95,18 @@ class Run : Callable<Int> {
     @Option(names = ["--litert"], description = ["libLiteRt.so of the Python package ai-edge-litert (default: \$EDVIT_LITERT)."])
     var litert: Path? = null
 
+    @Option(names = ["--charging-only"], description = ["Answer only while the machine is charging."])
+    var chargingOnly = false
+
+    @Option(names = ["--battery-floor"], description = ["Percent of the battery below which it pauses (default: 0)."])
+    var batteryFloor = 0
+
     override fun call(): Int {
         val settings = settings()
-        Logs.toStandardError()
+        val journal = Journal()
+        Logs.begin(journal)
         System.setProperty("net.dns.ttl", RECORD_SECONDS)
-        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), ::waits, ::isReady)
+        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), journal, ::waits, ::isReady)
         var status = 0
         for ((signal, meaning) in mapOf("TERM" to 0, "INT" to INTERRUPTED)) {
             Signal.handle(Signal(signal)) {
@@ -116,6 +125,7 @@ class Run : Callable<Int> {
             throw UsageError("--name must be 1 to $LARGEST_NAME bytes of printable text")
         }
         if (port !in 0..LARGEST_PORT) throw UsageError("--port must be from 0 (any free one) to $LARGEST_PORT, not $port")
+        if (batteryFloor !in 0..LARGEST_PERCENT) throw UsageError("--battery-floor is a percentage, not $batteryFloor")
         if (memory?.let { it > 0 } == false) throw UsageError("--memory-mb must be more than 0, not $memory")
         return Settings(
             name = called,
@@ -125,6 +135,7 @@ class Run : Callable<Int> {
             memoryBytes = memory?.let { (it * MEGABYTE).toLong() } ?: LinuxMemory.halfOfMachine(),
             token = join?.let(Pairing::readToken),
             software = SOFTWARE,
+            limits = Limits(chargingOnly, batteryFloor),
         )
     }
 

@@ -121,7 +121,10 @@ internal object ManifestChecks {
             throw refused("order", "The fusion and the bundle must have the same sub-models")
         }
         if (manifest.fusion.missing.sorted() != ids.indices.map { it.toLong() }) {
-            throw refused("calibration", "The fusion's calibration must have each number of missing sub-models from 0 to ${ids.size - 1} once")
+            throw refused(
+                "calibration",
+                "The fusion's calibration must have each number of missing sub-models from 0 to ${ids.size - 1} once",
+            )
         }
     }
 }

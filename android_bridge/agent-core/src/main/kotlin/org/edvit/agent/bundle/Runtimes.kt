@@ -20,7 +20,13 @@ object Runtimes {
     }
 
     private fun order(version: String): List<Long> {
-        val numbers = NUMBERS.matchAt(version, 0)?.value.orEmpty().split('.').mapNotNull { it.toLongOrNull() }
+        val numbers =
+            NUMBERS
+                .matchAt(version, 0)
+                ?.value
+                .orEmpty()
+                .split('.')
+                .mapNotNull { it.toLongOrNull() }
         return numbers + List(PARTS - numbers.size) { 0L }
     }
 }

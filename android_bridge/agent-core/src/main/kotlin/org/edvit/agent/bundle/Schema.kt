@@ -66,6 +66,7 @@ class Schema(
         }
     }
 
+    @Suppress("CyclomaticComplexMethod") // a table
     private fun holds(
         rule: String,
         wanted: Any?,
@@ -114,8 +115,7 @@ class Schema(
         reference.removePrefix("#/").split("/").fold(root) { inside, name -> members(inside[name]) }
 
     // Java's `$` also matches before a last line break, which would let a name with one pass.
-    private fun pattern(text: String): Regex =
-        patterns.getOrPut(text) { Regex(if (text.endsWith("$")) text.dropLast(1) + "\\z" else text) }
+    private fun pattern(text: String): Regex = patterns.getOrPut(text) { Regex(if (text.endsWith("$")) text.dropLast(1) + "\\z" else text) }
 
     private fun characters(text: String): Int = text.codePointCount(0, text.length)
 

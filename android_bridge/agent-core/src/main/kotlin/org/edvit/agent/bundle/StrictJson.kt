@@ -33,7 +33,11 @@ object StrictJson {
             throw refused("limit", "manifest.json has ${data.size} bytes and at most $LARGEST_BYTES are read")
         }
         try {
-            val text = Charsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(data)).toString()
+            val text =
+                Charsets.UTF_8
+                    .newDecoder()
+                    .decode(ByteBuffer.wrap(data))
+                    .toString()
             // Gson would pass over it.
             if (text.startsWith(BYTE_ORDER_MARK)) throw invalid("it begins with a byte order mark")
             val reader = JsonReader(StringReader(text))

@@ -53,7 +53,10 @@ class TestVector(
 
         private fun numbers(list: Any?): List<Long>? =
             (list as? List<*>)
-                ?.map { (it as? BigInteger)?.takeIf { number -> number.signum() >= 0 && number.bitLength() < Int.SIZE_BITS }?.toLong() ?: return null }
+                ?.map {
+                    (it as? BigInteger)?.takeIf { number -> number.signum() >= 0 && number.bitLength() < Int.SIZE_BITS }?.toLong()
+                        ?: return null
+                }
 
         private fun floats(bytes: ByteArray): FloatArray {
             val buffer = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
@@ -62,7 +65,6 @@ class TestVector(
             return floats
         }
 
-        private fun wrong(problem: String) =
-            refused("vector", "The test vector $problem", "make the bundle again with edvit-tf export")
+        private fun wrong(problem: String) = refused("vector", "The test vector $problem", "make the bundle again with edvit-tf export")
     }
 }

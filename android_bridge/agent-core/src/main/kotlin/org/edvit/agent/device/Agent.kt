@@ -1,9 +1,14 @@
 package org.edvit.agent.device
 
 import org.edvit.agent.EdvitError
+import org.edvit.agent.Journal
 import org.edvit.agent.engine.Runtime
+import org.edvit.agent.policy.Limits
+import org.edvit.agent.policy.LinuxConditions
+import org.edvit.agent.policy.PowerWatch
+import org.edvit.agent.policy.RunPolicy
+import org.edvit.agent.rpc.DevicePort
 import org.edvit.agent.rpc.checkFree
-import org.edvit.agent.rpc.serveDevice
 import org.edvit.agent.rpc.servePairing
 import org.edvit.agent.store.Store
 import org.edvit.agent.trust.About
@@ -29,6 +34,7 @@ class Settings(
     val memoryBytes: Long,
     val token: Token?,
     val software: String,
+    val limits: Limits,
 )
 
 /** A device that serves and is announced. */
@@ -60,6 +66,7 @@ class Agent(
     private val settings: Settings,
     private val runtime: Runtime,
     private val announcer: Announcer,
+    private val journal: Journal,
     private val onWaiting: (Waiting) -> Unit,
     private val onReady: (Ready) -> Unit,
 ) {
@@ -80,11 +87,14 @@ class Agent(
         val facts = Facts(identity.id, settings.name, settings.software, runtime.name, settings.memoryBytes)
         val membership = Membership.load(store) ?: becomeMember(store, identity, facts) ?: return
         sayIfNotValid(membership)
-        val installer = Installer(store, runtime, settings.memoryBytes, membership.bundleKey)
-        DeviceService(facts, installer.restore(), installer).use { service ->
-            serveDevice(service, settings.address, settings.port, Shown(store, identity, membership)).use { server ->
-                announcer.announce(facts, settings.address, server.port, 0).use {
-                    onReady(Ready(identity.id, settings.name, settings.address.hostAddress, server.port))
+        val port = DevicePort(settings.address, settings.port, Shown(store, identity, membership))
+        // An announcement takes seconds to go out; who is quicker than the proofs waits a moment at the port.
+        announcer.announce(facts, settings.address, port.port, 0).use {
+            val installer = Installer(store, runtime, settings.memoryBytes, membership.bundleKey)
+            val watch = PowerWatch(RunPolicy(settings.limits), LinuxConditions()::now)
+            DeviceService(facts, installer.restore(), installer, watch::pause).use { service ->
+                port.serve(service, journal).use {
+                    onReady(Ready(identity.id, settings.name, settings.address.hostAddress, port.port))
                     stopped.await()
                 }
             }
@@ -101,7 +111,16 @@ class Agent(
         val code = if (settings.token == null) Pairing.newCode() else ""
         var joined: Membership? = null
         val over = CountDownLatch(1)
-        val about = About(settings.name, runtime.name, machine(), settings.memoryBytes, java.lang.Runtime.getRuntime().availableProcessors())
+        val about =
+            About(
+                settings.name,
+                runtime.name,
+                machine(),
+                settings.memoryBytes,
+                java.lang.Runtime
+                    .getRuntime()
+                    .availableProcessors(),
+            )
         val secret = settings.token?.secret ?: Pairing.readCode(code)
         val service =
             PairingService(identity, about, secret, settings.token) { membership ->

@@ -38,7 +38,11 @@ object ServiceRecord {
 
     /** Two devices may have the same name, and a label has no dots here. */
     fun label(facts: Facts): String {
-        val name = facts.name.replace(NOT_IN_A_LABEL, "-").take(LONGEST_LABEL).ifEmpty { "device" }
+        val name =
+            facts.name
+                .replace(NOT_IN_A_LABEL, "-")
+                .take(LONGEST_LABEL)
+                .ifEmpty { "device" }
         return "$name ${facts.id.take(ID_DIGITS)}"
     }
 

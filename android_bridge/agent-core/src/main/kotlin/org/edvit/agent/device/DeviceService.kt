@@ -6,6 +6,7 @@ import org.edvit.agent.EdvitError
 import org.edvit.agent.bundle.InputSpec
 import org.edvit.agent.engine.Pending
 import org.edvit.agent.engine.Timed
+import org.edvit.agent.policy.Pause
 import org.edvit.agent.quote
 import org.edvit.agent.rpc.PROTOCOL
 import org.edvit.agent.rpc.Parts
@@ -39,11 +40,16 @@ data class Facts(
     val targets: List<String> = listOf("any", "cpu"),
 )
 
-/** A device's side of the protocol: hello, install, infer. */
+/**
+ * A device's side of the protocol: hello, install, infer.
+ *
+ * `pause` says why it must not work now, or null; a device that pauses stays a member and says why it does not answer.
+ */
 class DeviceService(
     private val facts: Facts,
     shelf: Shelf,
     private val installer: Installer,
+    private val pause: () -> Pause? = { null },
 ) : Closeable {
     private val installing = AtomicBoolean()
 
@@ -94,6 +100,7 @@ class DeviceService(
         val mine = installing.compareAndSet(false, true)
         try {
             if (!mine) throw EdvitError("another sub-model is being installed: try again", "device.busy")
+            checkAwake()
             installer.install(parts, shelf, ::swap, reply)
         } catch (error: EdvitError) {
             log.warning("refused: ${error.message}")
@@ -119,13 +126,14 @@ class DeviceService(
     /**
      * Run the named sub-models on one picture, and tell `done` the answer from the thread of the last one.
      *
-     * @throws EdvitError another bundle or version (`device.version`), a sub-model that is not here or does not serve
-     * (`device.submodel`), or a picture of another shape (`device.picture`).
+     * @throws EdvitError it pauses (`policy.*`), another bundle or version (`device.version`), a sub-model that is not here
+     * or does not serve (`device.submodel`), or a picture of another shape (`device.picture`).
      */
     fun infer(
         request: InferRequest,
         done: (Result<InferReply>) -> Unit,
     ): Pending {
+        checkAwake()
         val served = shelf.asked(request)
         val engines = request.submodelsList.map(served::engine)
         val image = image(request.picture, served.input)
@@ -139,6 +147,10 @@ class DeviceService(
         val gathering = Gathering(engines.size) { done(it.map { outputs -> filled(answer, request.submodelsList, outputs) }) }
         val pending = engines.mapIndexed { index, engine -> engine.run(image) { gathering.put(index, it) } }
         return Pending { pending.forEach(Pending::cancel) }
+    }
+
+    private fun checkAwake() {
+        pause()?.let { throw EdvitError(it.reason, it.code) }
     }
 
     private fun filled(

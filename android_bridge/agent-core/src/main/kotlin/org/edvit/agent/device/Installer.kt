@@ -269,7 +269,11 @@ class Installer(
 
     private fun checkRuntime(variant: Variant) {
         if (Runtimes.accept(variant.runtimes, runtime.name)) return
-        val wanted = variant.runtimes.toSortedMap().entries.joinToString(" or ") { (name, version) -> "$name $version" }
+        val wanted =
+            variant.runtimes
+                .toSortedMap()
+                .entries
+                .joinToString(" or ") { (name, version) -> "$name $version" }
         throw EdvitError("format ${variant.format} needs $wanted, and this device runs ${runtime.name}", "device.runtime")
     }
 

@@ -25,7 +25,11 @@ object LinuxMemory : AvailableMemory {
     private fun figure(name: String): Long? =
         try {
             MEMINFO.useLines { lines ->
-                lines.find { it.startsWith("$name:") }?.filter { it.isDigit() }?.toLongOrNull()?.times(KILOBYTE)
+                lines
+                    .find { it.startsWith("$name:") }
+                    ?.filter { it.isDigit() }
+                    ?.toLongOrNull()
+                    ?.times(KILOBYTE)
             }
         } catch (_: IOException) {
             null
@@ -33,8 +37,19 @@ object LinuxMemory : AvailableMemory {
 
     private fun group(): Long? =
         try {
-            val limit = GROUP.resolve("memory.max").readText().trim().toLongOrNull()
-            limit?.minus(GROUP.resolve("memory.current").readText().trim().toLong())
+            val limit =
+                GROUP
+                    .resolve("memory.max")
+                    .readText()
+                    .trim()
+                    .toLongOrNull()
+            limit?.minus(
+                GROUP
+                    .resolve("memory.current")
+                    .readText()
+                    .trim()
+                    .toLong(),
+            )
         } catch (_: IOException) {
             null
         }

@@ -95,7 +95,8 @@ data class Shelf(
      */
     fun asked(request: InferRequest): Served =
         generations.find { served ->
-            served.bundle == request.bundle && served.version == request.bundleVersion &&
+            served.bundle == request.bundle &&
+                served.version == request.bundleVersion &&
                 (request.manifest.isEmpty || request.manifest == served.digestBytes)
         } ?: throw EdvitError(
             "this device serves ${first?.let { "${it.bundle} version ${it.version}" } ?: "no bundle"}, " +
@@ -104,8 +105,7 @@ data class Shelf(
         )
 
     /** What is loaded, by the SHA-256 of its flatbuffer: the same bytes are loaded once. */
-    fun loaded(): Map<String, Held> =
-        generations.flatMap { it.held.values }.filter { it.engine != null }.associateBy { it.sha256 }
+    fun loaded(): Map<String, Held> = generations.flatMap { it.held.values }.filter { it.engine != null }.associateBy { it.sha256 }
 
     /** What to say of all of it in Hello. */
     fun say(): List<Generation> =
@@ -123,6 +123,10 @@ data class Shelf(
     /** End the engines that `but` has not taken over. */
     fun close(but: Shelf = Shelf()) {
         val kept = but.loaded().values.map { it.engine }
-        loaded().values.mapNotNull { it.engine }.filter { it !in kept }.forEach(Engine::close)
+        loaded()
+            .values
+            .mapNotNull { it.engine }
+            .filter { it !in kept }
+            .forEach(Engine::close)
     }
 }

@@ -178,7 +178,7 @@ class LiteRt(
         private const val LOG_SEVERITY = 25
         private const val INTEGER = 2
         private const val ERRORS = 3L
-        private val HOW_TO_GET_IT =
+        private const val HOW_TO_GET_IT =
             "pip install ai-edge-litert, and name the libLiteRt.so of that package with --litert or in the variable EDVIT_LITERT"
 
         /**
@@ -263,12 +263,14 @@ private class LiteRtModel(
         val model = made("model", calls::LiteRtDestroyModel) { calls.LiteRtCreateModelFromFile(environment, "$flatbuffer", it) }
         val options = made("options", calls::LiteRtDestroyOptions, calls::LiteRtCreateOptions)
         check("choose the CPU") { calls.LiteRtSetOptionsHardwareAccelerators(options, CPU) }
-        compiled = made("compiled model", calls::LiteRtDestroyCompiledModel) { calls.LiteRtCreateCompiledModel(environment, model, options, it) }
+        compiled =
+            made("compiled model", calls::LiteRtDestroyCompiledModel) { calls.LiteRtCreateCompiledModel(environment, model, options, it) }
         val signature = got("signature") { calls.LiteRtGetModelSignature(model, 0, it) }
         if (number(signature, calls::LiteRtGetNumSignatureInputs) != 1L) throw failed("take it: it has not one input")
-        input = buffer(got("input") { calls.LiteRtGetSignatureInputTensorByIndex(signature, 0, it) }) {
-            calls.LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, it)
-        }
+        input =
+            buffer(got("input") { calls.LiteRtGetSignatureInputTensorByIndex(signature, 0, it) }) {
+                calls.LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, it)
+            }
         val count = number(signature, calls::LiteRtGetNumSignatureOutputs)
         outputs =
             (0 until count).associate { index ->

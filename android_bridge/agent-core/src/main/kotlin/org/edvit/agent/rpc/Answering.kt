@@ -31,8 +31,7 @@ internal class Answering(
     private val underWay = AtomicInteger()
 
     /** Answer what comes on one stream. */
-    fun stream(replies: StreamObserver<InferReply>): StreamObserver<InferRequest> =
-        Stream(replies as ServerCallStreamObserver<InferReply>)
+    fun stream(replies: StreamObserver<InferReply>): StreamObserver<InferRequest> = Stream(replies as ServerCallStreamObserver<InferReply>)
 
     private inner class Stream(
         private val replies: ServerCallStreamObserver<InferReply>,

@@ -2,6 +2,7 @@ package org.edvit.agent.rpc
 
 import java.io.IOException
 import java.net.InetAddress
+import java.net.InetSocketAddress
 import java.net.ServerSocket
 import java.net.Socket
 import java.net.SocketAddress
@@ -37,11 +38,23 @@ class Listener(
     private val welcome: Welcome,
 ) : ServerSocketFactory() {
     private val peers = ConcurrentHashMap<SocketAddress, X509Certificate>()
+    private val reserved = Port()
+
+    /**
+     * Take the port now; who connects waits until a server accepts.
+     *
+     * @throws IOException it is taken, or the address is not this machine's.
+     */
+    fun reserve(address: InetSocketAddress): Int {
+        // Who is too many is closed at once; who is not heard would try again for a quarter of a minute.
+        reserved.bind(address, BACKLOG)
+        return reserved.localPort
+    }
 
     /** Whose the connection from an address is; null for one that is not open, or whose peer has proved nothing. */
     fun peer(address: SocketAddress?): X509Certificate? = address?.let(peers::get)
 
-    override fun createServerSocket(): ServerSocket = Port()
+    override fun createServerSocket(): ServerSocket = reserved
 
     override fun createServerSocket(port: Int): ServerSocket = throw UnsupportedOperationException("bind it")
 
@@ -66,11 +79,12 @@ class Listener(
         @Volatile
         private var failure: IOException? = null
 
+        // A server binds when it starts; by then the port is taken.
         override fun bind(
             address: SocketAddress?,
             backlog: Int,
         ) {
-            super.bind(address, backlog)
+            if (!isBound) return super.bind(address, backlog)
             Thread(::greet, "port").apply { isDaemon = true }.start()
         }
 
@@ -130,6 +144,7 @@ class Listener(
     }
 
     private companion object {
+        const val BACKLOG = 1024
         val CLOSED = Socket()
     }
 }

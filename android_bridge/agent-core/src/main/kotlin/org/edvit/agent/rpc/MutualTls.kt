@@ -2,6 +2,8 @@ package org.edvit.agent.rpc
 
 import org.edvit.agent.trust.Membership
 import org.edvit.agent.trust.Shown
+import java.io.IOException
+import java.net.InetSocketAddress
 import java.net.Socket
 import java.security.KeyStore
 import java.security.cert.X509Certificate
@@ -26,12 +28,28 @@ internal class MutualTls(
         val secured = context().socketFactory.createSocket(socket, null, true) as SSLSocket
         secured.useClientMode = false
         secured.needClientAuth = true
+        shake(secured)
+        return secured to secured.session.peerCertificates.first() as X509Certificate
+    }
+
+    /** Connect to a member of the fleet. */
+    fun connect(address: InetSocketAddress): Socket {
+        val secured = context().socketFactory.createSocket(address.address, address.port) as SSLSocket
+        try {
+            shake(secured)
+        } catch (error: IOException) {
+            secured.close()
+            throw error
+        }
+        return secured
+    }
+
+    private fun shake(secured: SSLSocket) {
         secured.enabledProtocols = arrayOf("TLSv1.3")
         secured.sslParameters = secured.sslParameters.apply { applicationProtocols = arrayOf("h2") }
         secured.tcpNoDelay = true
         secured.startHandshake()
         if (secured.applicationProtocol != "h2") throw SSLException("the peer does not speak HTTP/2")
-        return secured to secured.session.peerCertificates.first() as X509Certificate
     }
 
     @Synchronized

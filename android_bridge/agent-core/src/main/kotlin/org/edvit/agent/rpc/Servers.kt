@@ -13,6 +13,7 @@ import io.grpc.okhttp.OkHttpServerBuilder
 import io.grpc.stub.ServerCallStreamObserver
 import io.grpc.stub.StreamObserver
 import org.edvit.agent.EdvitError
+import org.edvit.agent.Journal
 import org.edvit.agent.device.DeviceService
 import org.edvit.agent.trust.Certificates
 import org.edvit.agent.trust.PairingService
@@ -26,6 +27,9 @@ import org.edvit.rpc.InferReply
 import org.edvit.rpc.InferRequest
 import org.edvit.rpc.InstallReply
 import org.edvit.rpc.InstallRequest
+import org.edvit.rpc.JournalGrpc
+import org.edvit.rpc.JournalLine
+import org.edvit.rpc.JournalRequest
 import org.edvit.rpc.MembershipGrpc
 import org.edvit.rpc.PairReply
 import org.edvit.rpc.PairRequest
@@ -53,10 +57,9 @@ private const val PAIRING_SECONDS = 30L
 /** An open port. */
 class OpenPort internal constructor(
     private val server: Server,
-) : AutoCloseable {
     /** Where it listens. */
-    val port: Int get() = server.port
-
+    val port: Int,
+) : AutoCloseable {
     /** Take no new calls, and give those under way a moment. */
     override fun close() {
         server.shutdown()
@@ -65,29 +68,40 @@ class OpenPort internal constructor(
 }
 
 /**
- * Serve a device on an address and a port (0: any free one): mutual TLS, and only aggregators of the same fleet.
+ * A device's port, taken before there is anything to serve, so that it can be announced meanwhile.
  *
  * @throws EdvitError `link.port`.
  */
-fun serveDevice(
-    service: DeviceService,
-    address: InetAddress,
+class DevicePort(
+    private val address: InetAddress,
     port: Int,
-    shown: Shown,
-): OpenPort {
-    val listener = Listener(MOST_CONNECTIONS, HANDSHAKE_SECONDS, whole = false, MutualTls(shown))
-    val builder =
-        builder(address, port, listener)
-            .maxInboundMessageSize(MESSAGE_BYTES)
-            .maxConcurrentCallsPerConnection(MOST_CALLS)
-            .keepAliveTime(KEEPALIVE_SECONDS, TimeUnit.SECONDS)
-            .keepAliveTimeout(KEEPALIVE_SECONDS, TimeUnit.SECONDS)
-            .permitKeepAliveTime(KEEPALIVE_SECONDS / 2, TimeUnit.SECONDS)
-            .permitKeepAliveWithoutCalls(true)
-            .addService(DeviceCalls(service))
-            .addService(MembershipCalls(shown))
-            .intercept(OnlyAggregators(listener))
-    return started(builder, address, port)
+    private val shown: Shown,
+) {
+    private val tls = MutualTls(shown)
+    private val listener = Listener(MOST_CONNECTIONS, HANDSHAKE_SECONDS, whole = false, tls)
+
+    /** Where it will listen. */
+    val port: Int = reserved(listener, address, port)
+
+    /** Serve a device: mutual TLS, and only aggregators of the same fleet. */
+    fun serve(
+        service: DeviceService,
+        journal: Journal,
+    ): OpenPort {
+        val builder =
+            builder(address, port, listener)
+                .maxInboundMessageSize(MESSAGE_BYTES)
+                .maxConcurrentCallsPerConnection(MOST_CALLS)
+                .keepAliveTime(KEEPALIVE_SECONDS, TimeUnit.SECONDS)
+                .keepAliveTimeout(KEEPALIVE_SECONDS, TimeUnit.SECONDS)
+                .permitKeepAliveTime(KEEPALIVE_SECONDS / 2, TimeUnit.SECONDS)
+                .permitKeepAliveWithoutCalls(true)
+                .addService(DeviceCalls(service))
+                .addService(MembershipCalls(shown))
+                .addService(JournalCalls(journal))
+                .intercept(OnlyAggregators(listener))
+        return OpenPort(builder.build().start(), port).also { checkSelf(tls, address, port) }
+    }
 }
 
 /**
@@ -100,12 +114,13 @@ fun servePairing(
     address: InetAddress,
 ): OpenPort {
     val listener = Listener(PAIRING_CONNECTIONS, PAIRING_SECONDS, whole = true) { it to null }
+    val port = reserved(listener, address, 0)
     val builder =
-        builder(address, 0, listener)
+        builder(address, port, listener)
             .maxInboundMessageSize(PAIRING_MESSAGE_BYTES)
             .maxConcurrentCallsPerConnection(PAIRING_CALLS)
             .addService(PairingCalls(service))
-    return started(builder, address, 0)
+    return OpenPort(builder.build().start(), port)
 }
 
 /**
@@ -132,13 +147,13 @@ private fun builder(
     // The listener has done what gRPC calls credentials before gRPC hears of a connection.
     OkHttpServerBuilder.forPort(InetSocketAddress(address, port), InsecureServerCredentials.create()).socketFactory(listener)
 
-private fun started(
-    builder: OkHttpServerBuilder,
+private fun reserved(
+    listener: Listener,
     address: InetAddress,
     port: Int,
-): OpenPort =
+): Int =
     try {
-        OpenPort(builder.build().start())
+        listener.reserve(InetSocketAddress(address, port))
     } catch (error: IOException) {
         throw portTaken(address, port, error)
     }
@@ -199,6 +214,25 @@ private class MembershipCalls(
             .newBuilder()
             .setCertificate(ByteString.copyFrom(shown.renew(request.certificate.toByteArray())))
             .build()
+    }
+}
+
+private class JournalCalls(
+    private val journal: Journal,
+) : JournalGrpc.JournalImplBase() {
+    override fun read(
+        request: JournalRequest,
+        observer: StreamObserver<JournalLine>,
+    ) {
+        val call = observer as ServerCallStreamObserver<JournalLine>
+        call.setOnCancelHandler {}
+        Thread({
+            journal.read(request.last, request.follow) { line ->
+                if (line != null) call.onNext(JournalLine.newBuilder().setJson(line).build())
+                !call.isCancelled
+            }
+            if (!call.isCancelled) call.onCompleted()
+        }, "journal").apply { isDaemon = true }.start()
     }
 }
 

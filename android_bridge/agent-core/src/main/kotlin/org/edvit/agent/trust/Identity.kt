@@ -77,7 +77,12 @@ class Identity(
 
         /** The public half, which Java does not keep of a key that it reads. */
         private fun publicOf(key: ECPrivateKey): PublicKey {
-            val point = SECNamedCurves.getByName(CURVE).g.multiply(key.s).normalize()
+            val point =
+                SECNamedCurves
+                    .getByName(CURVE)
+                    .g
+                    .multiply(key.s)
+                    .normalize()
             val place = ECPoint(point.affineXCoord.toBigInteger(), point.affineYCoord.toBigInteger())
             return KeyFactory.getInstance("EC").generatePublic(ECPublicKeySpec(place, P256))
         }

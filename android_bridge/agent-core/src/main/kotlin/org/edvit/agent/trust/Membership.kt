@@ -19,7 +19,14 @@ class Membership(
     fun save(store: Store) {
         val parts = mapOf("authority" to authority.encoded, "certificate" to certificate.encoded, "bundle_key" to bundleKey.bytes)
         val document = parts.mapValues { (_, bytes) -> Base64.getEncoder().encodeToString(bytes) }
-        store.write(FILE, GsonBuilder().setPrettyPrinting().create().toJson(document).toByteArray())
+        store.write(
+            FILE,
+            GsonBuilder()
+                .setPrettyPrinting()
+                .create()
+                .toJson(document)
+                .toByteArray(),
+        )
     }
 
     companion object {

@@ -68,7 +68,10 @@ class VectorsTest {
         for (typed in code["typed"] as List<*>) assertEquals(code["secret"], hex(Pairing.readCode("$typed")))
         val expected = vectors["token"] as Map<*, *>
         val token = Pairing.readToken("${expected["word"]}")
-        assertEquals(listOf(expected["id"], expected["secret"], expected["fingerprint"]), listOf(token.id, hex(token.secret), hex(token.fingerprint)))
+        assertEquals(
+            listOf(expected["id"], expected["secret"], expected["fingerprint"]),
+            listOf(token.id, hex(token.secret), hex(token.fingerprint)),
+        )
         val transcripts = vectors["transcripts"] as List<*>
         assertEquals(2, transcripts.size)
         for (case in transcripts.map { it as Map<*, *> }) {
