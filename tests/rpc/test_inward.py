@@ -50,7 +50,8 @@ async def waiting(fleet: TestFleet, *admitted: str) -> AsyncIterator[tuple[Inwar
     """An aggregator's port for these devices, and its address."""
     inward = Inward()
     inward.admit(admitted)
-    server = await serve_inward(inward.welcome, Address(HOST, 0), fleet.aggregator)
+    shown = fleet.aggregator()  # one for all handshakes: a new one for each would end the process
+    server = await serve_inward(inward.welcome, Address(HOST, 0), lambda: shown)
     try:
         yield inward, f"{HOST}:{server.port}"
     finally:
@@ -164,7 +165,8 @@ async def test_only_the_owners_programs_are_relayed(who: str) -> None:
     asking = other if who == "device" else Credentials(mine.key, mine.certificate, credentials.authority)
     handler = Echo(device_id=device_id)
     async with waiting(fleet, device_id, other_id) as (inward, address):
-        server = await serve_aggregator(nothing, Address(HOST, 0), fleet.aggregator, inward.tunnel_to)
+        shown = fleet.aggregator()
+        server = await serve_aggregator(nothing, Address(HOST, 0), lambda: shown, inward.tunnel_to)
         with calling(address, credentials, handler):
             await there(inward)
             link = RelayedLink("dialled", f"{HOST}:{server.port}", asking, device_id)

@@ -72,7 +72,8 @@ async def relayed(handler: Echo) -> AsyncIterator[Link]:
         async def nothing(request: ClassifyRequest) -> ClassifyReply:
             raise UsageError(f"no pictures here: {len(request.picture)}")
 
-        server = await serve_aggregator(nothing, Address("127.0.0.1", 0), fleet.aggregator, tunnel_to)
+        shown = fleet.aggregator()
+        server = await serve_aggregator(nothing, Address("127.0.0.1", 0), lambda: shown, tunnel_to)
         link = RelayedLink("dialled", f"127.0.0.1:{server.port}", fleet.aggregator(), tunnel.peer)
         try:
             yield link
@@ -95,7 +96,8 @@ async def dialling(handler: Echo) -> AsyncIterator[tuple[TestFleet, Tunnel]]:
         there.set_result(tunnel)
         yield
 
-    server = await serve_inward(welcome, Address("127.0.0.1", 0), fleet.aggregator)
+    shown = fleet.aggregator()
+    server = await serve_inward(welcome, Address("127.0.0.1", 0), lambda: shown)
     answering = TunnelServer()
     add_device(answering, handler)
     calling = asyncio.create_task(
