@@ -83,9 +83,8 @@ def check_formats(target: str, formats: Iterable[str]) -> None:
         )
     for name in formats:
         if name not in _FORMATS[target]:
-            raise UsageError(
-                f"{name} is not supported for {target}; use {_FORMATS[target][0]}", code="usage.target"
-            )
+            instead = "--target coral" if name == "edgetpu" else _FORMATS[target][0]
+            raise UsageError(f"{name} is not supported for {target}; use {instead}", code="usage.target")
 
 
 def target_of(format_name: str, target: str) -> str:
