@@ -35,7 +35,7 @@ def reasons(flatbuffer: bytes, target: str) -> dict[str, str]:
     [
         ("browser", "int8-full", "int8-dynamic"),
         ("gpu", "int4-dynamic", "f16"),
-        ("coral", "int8", "edgetpu"),
+        ("coral", "int8", "int8,edgetpu"),
         ("cpu", "edgetpu", "--target coral"),
     ],
 )
