@@ -76,16 +76,12 @@ def check_formats(target: str, formats: Iterable[str]) -> None:
         )
     formats = tuple(formats)
     if target == "coral" and formats and "edgetpu" not in formats:
-        raise UsageError(
-            f"{formats[0]} is not supported for coral; use edgetpu, or edgetpu,{formats[0]} so that other "
-            "devices can take over",
-            code="usage.target",
-        )
+        alone = ",".join(formats)
+        raise UsageError(f"{alone} is not supported for coral; use {alone},edgetpu", code="usage.target")
     for name in formats:
         if name not in _FORMATS[target]:
-            raise UsageError(
-                f"{name} is not supported for {target}; use {_FORMATS[target][0]}", code="usage.target"
-            )
+            instead = "--target coral" if name == "edgetpu" else _FORMATS[target][0]
+            raise UsageError(f"{name} is not supported for {target}; use {instead}", code="usage.target")
 
 
 def target_of(format_name: str, target: str) -> str:

@@ -124,9 +124,9 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         DataError: no such data.
         PlanError: the sub-models do not fit into their share of the teacher's bytes.
     """
-    check_formats(settings.target, settings.formats)
     for name in settings.formats:
         find(name)
+    check_formats(settings.target, settings.formats)
     classes = class_names(settings.data)
     teacher, config = _teacher_config(settings.model, len(classes))
     groups = _planned_groups(settings, classes)

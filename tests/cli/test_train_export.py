@@ -49,7 +49,7 @@ def test_a_plan_can_stand_in_a_file(capsys: pytest.CaptureFixture[str], tmp_path
 REFUSED = [
     (("export", "--model", "fashion-vit"), 2, "--data and --devices and --out must be given"),
     ((*PLAN, "--devices", "11"), 2, "10 classes cannot be split over 11 devices"),
-    ((*PLAN, "--devices", "3", "--format", "edgetpu"), 2, "cannot be made yet"),
+    ((*PLAN, "--devices", "3", "--format", "edgetpu"), 2, "use --target coral"),
     ((*PLAN, "--devices", "3", "--heads", "13"), 1, "the model has 12"),
     (("train", "--preset", "vit", "--data", "fashion_mnist", "--out", "x.safetensors"), 2, "no preset vit"),
     (("train", "--preset", "fashion-vit", "--data", "fashion_mnist", "--out", "x.keras"), 2, "must end in"),

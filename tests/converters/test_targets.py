@@ -35,8 +35,8 @@ def reasons(flatbuffer: bytes, target: str) -> dict[str, str]:
     [
         ("browser", "int8-full", "int8-dynamic"),
         ("gpu", "int4-dynamic", "f16"),
-        ("coral", "int8", "edgetpu"),
-        ("cpu", "edgetpu", "f32"),
+        ("coral", "int8", "int8,edgetpu"),
+        ("cpu", "edgetpu", "--target coral"),
     ],
 )
 def test_a_format_that_a_target_cannot_run_is_refused(target: str, name: str, instead: str) -> None:
