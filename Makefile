@@ -13,7 +13,7 @@ SHELL := /bin/bash
 QUICK := not slow and not long and not netns and not android and not browser
 FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
-ANDROID := android and not slow and not netns
+ANDROID := android and not slow
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile

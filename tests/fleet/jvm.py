@@ -9,7 +9,7 @@ from tests.fleet.processes import Program
 
 JAR = Path(__file__).parents[2] / "android_bridge" / "agent-core" / "target" / "agent-core.jar"
 # As android_bridge/README.md has it: for machines that do other things, too.
-SMALL = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms16m", "-Xmx256m")
+SMALL = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms16m", "-Xmx256m", "-XX:+ExitOnOutOfMemoryError")
 # More than any machine has: where all devices are equal, the one with the most memory is chosen first.
 MEMORY_MB = "1000000"
 

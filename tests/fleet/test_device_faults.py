@@ -16,7 +16,15 @@ from edvit_tf.cli.trust import connect_in
 from edvit_tf.fleet import Announced, State, at_address, deploy, sync
 from edvit_tf.fleet.state import load, save
 from tests.fleet.fakes import picture, possible_answers
-from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, command, device_fleet, frozen, slowed
+from tests.fleet.processes import (
+    DeviceProcess,
+    Program,
+    ThrowAwayFleet,
+    command,
+    device_fleet,
+    frozen,
+    slowed,
+)
 
 pytestmark = [pytest.mark.fleet, pytest.mark.fault]
 
@@ -28,9 +36,13 @@ BACK_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
-def made(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
+def made(
+    program: Program, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ThrowAwayFleet]:
     """Two devices, each with a sub-model."""
-    with device_fleet(["ash", "beech"], tmp_path_factory.mktemp("devices")) as fleet:
+    names = ["ash", "beech"]
+    kinds = dict.fromkeys(names, program)
+    with device_fleet(names, tmp_path_factory.mktemp("devices"), programs=kinds) as fleet:
         signed = fleet.sign(bundle)
         found = [Announced(device.address, device.id, device.name) for device in fleet.devices]
         save(fleet.folder, signed, asyncio.run(deploy(signed, found, connect=fleet.connect)))
@@ -150,9 +162,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.netns
 def test_a_disk_that_is_full_refuses_the_deploy_and_the_old_version_serves(
-    small_disk: Path, bundle: Bundle, newer: Bundle, tmp_path: Path
+    program: Program, small_disk: Path, bundle: Bundle, newer: Bundle, tmp_path: Path
 ) -> None:
-    with device_fleet(["ash"], tmp_path) as made:
+    with device_fleet(["ash"], tmp_path, programs={"ash": program}) as made:
         (device,) = made.devices
         signed = made.sign(bundle)
         found = [at_address(device.address)]

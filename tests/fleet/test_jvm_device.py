@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edvit_tf.bundle.codec import serialise
-from edvit_tf.bundle.reader import Bundle
+from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.bundle.signature import Rollback, sign_manifest, sign_rollback
+from edvit_tf.bundle.writer import write_manifest
 from edvit_tf.errors import EdvitError, TrustError
 from edvit_tf.fleet import Announced, deploy
 from edvit_tf.fleet.enrol import enrol
@@ -254,6 +255,27 @@ async def test_flatbuffers_that_are_changed_or_cut_short_are_refused_by_their_ha
         assert code == ("device.hash" if number % 2 else "device.interrupted"), number
     assert (await install(link, header, whole, InstallRequest(chunk=b"more"))).code in ("", "device.size")
     assert (await said(link)).generations[0] == before[0]
+
+
+@pytest.mark.fault
+@pytest.mark.usefixtures("signed")
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_signed_flatbuffer_that_is_broken_inside_never_serves(
+    made: ThrowAwayFleet, link: GrpcLink, newer: Bundle, seed: int
+) -> None:
+    """It may end the process that loads it, which is not the device's own."""
+    before = (await said(link)).generations
+    path = newer.file(newer.manifest.submodels[0].variants[0].file)
+    data = bytearray(path.read_bytes())
+    random = Random(seed)
+    for _ in range(200):
+        data[random.randrange(8, len(data))] = random.randrange(256)
+    path.write_bytes(data)
+    write_manifest(newer.path, newer.manifest)
+    broken = made.sign(open_bundle(newer.path))
+    reply = await install(link, *parts(broken))
+    assert reply.code == "device.vector", reply
+    assert (await said(link)).generations == before
 
 
 @pytest.mark.fault

@@ -19,7 +19,6 @@ from edvit_tf.cli.trust import connect_in
 from edvit_tf.fleet import Aggregator, Announced, Deployment, at_address, deploy, discover, survey, sync
 from edvit_tf.fleet.discover import Browser
 from edvit_tf.fleet.state import load, save
-from tests.fleet import jvm
 from tests.fleet.fakes import picture, possible_answers
 from tests.fleet.processes import DeviceProcess, Program, ThrowAwayFleet, command, device_fleet, frozen
 
@@ -28,17 +27,11 @@ pytestmark = pytest.mark.fleet
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=["python", pytest.param("jvm", marks=pytest.mark.android)])
-def programs(request: pytest.FixtureRequest) -> dict[str, Program]:
-    """Devices that are not `edvit-tf device`: none, or one that runs on a Java virtual machine."""
-    return {"beech": jvm.program()} if request.param == "jvm" else {}
-
-
 @pytest.fixture(scope="module")
-def made(programs: dict[str, Program], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
-    """Three devices that have joined."""
+def made(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
+    """Three devices that have joined, one of them of the kind that is tested."""
     folder = tmp_path_factory.mktemp("devices")
-    with device_fleet(["ash", "beech", "cedar"], folder, programs=programs) as fleet:
+    with device_fleet(["ash", "beech", "cedar"], folder, programs={"beech": program}) as fleet:
         yield fleet
 
 
@@ -262,10 +255,9 @@ def test_the_script_does_it_all(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_device_ends_as_it_is_told_and_says_goodbye(
-    tmp_path: Path, programs: dict[str, Program], number: signal.Signals, status: int
+    tmp_path: Path, program: Program, number: signal.Signals, status: int
 ) -> None:
-    kinds = dict.fromkeys(["Küche 1"], *programs.values()) if programs else {}
-    with device_fleet(["Küche 1"], tmp_path, programs=kinds) as made:
+    with device_fleet(["Küche 1"], tmp_path, programs={"Küche 1": program}) as made:
         (device,) = made.devices
         assert asyncio.run(find([device.id]))
         start = time.monotonic()
