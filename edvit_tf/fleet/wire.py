@@ -181,16 +181,19 @@ class Encoded:
 
     def __init__(self, image: np.ndarray) -> None:
         self._image = image
-        self._made: dict[Coding, asyncio.Task[bytes]] = {}
+        self._made: dict[Coding, asyncio.Future[bytes]] = {}
         self._raw: bytes | None = None
 
     async def serialised(self, coding: Coding) -> tuple[Coding, bytes]:
         """The part of a request that has the picture; one that a codec makes no shorter is sent raw."""
         if coding != EXACT:
-            if coding not in self._made:
-                self._made[coding] = asyncio.create_task(asyncio.to_thread(_part, self._image, coding))
-            # Who gives up waiting does not stop the others.
-            part = await asyncio.shield(self._made[coding])
+            made = self._made.get(coding)
+            if made is None:
+                loop = asyncio.get_running_loop()
+                made = self._made[coding] = loop.run_in_executor(None, _part, self._image, coding)
+            if not made.done():
+                await asyncio.wait({made})  # who gives up waiting does not stop the others
+            part = made.result()
             if len(part) < self._image.size:
                 return coding, part
         if self._raw is None:
