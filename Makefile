@@ -13,7 +13,8 @@ SHELL := /bin/bash
 QUICK := not slow and not long and not netns and not android and not browser
 FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
-ANDROID := android and not slow
+# Beside the build a test that takes a minute is too much: .venv/bin/pytest -m 'android and long' runs it.
+ANDROID := android and not slow and not long
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +59,7 @@ proto: .venv/dev.stamp  ## Generate the protocol's Python from edvit.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. edvit_tf/rpc/edvit.proto
 
 clean:  ## Remove everything that was made here, .venv too
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv build dist android_bridge/*/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/pip:
