@@ -343,6 +343,11 @@ class Installer(
             } catch (error: EdvitError) {
                 throw EdvitError(error.message, "device.load", error)
             }
+        // The caller may have left while it was loaded: then nobody would ever let go of it.
+        if (Thread.interrupted()) {
+            model.close()
+            throw EdvitError("the aggregator went away", INTERRUPTED)
+        }
         return held.copy(engine = Engine(model), microseconds = verdict.microseconds)
     }
 
