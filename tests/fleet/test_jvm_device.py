@@ -279,6 +279,13 @@ async def test_a_signed_flatbuffer_that_is_broken_inside_never_serves(
 
 
 @pytest.mark.fault
+async def test_what_comes_after_a_refusal_takes_no_room_for_ever(link: GrpcLink, newer: Bundle) -> None:
+    for _ in range(30):  # about 700 kB, where a connection has 64 kB under way
+        assert (await install(link, *parts(newer, signature=b""))).code == "trust.unsigned"
+    assert (await said(link)).generations
+
+
+@pytest.mark.fault
 async def test_only_the_owners_decision_goes_back_to_an_older_version(
     made: ThrowAwayFleet, device: DeviceProcess, link: GrpcLink, signed: Bundle, newer: Bundle
 ) -> None:

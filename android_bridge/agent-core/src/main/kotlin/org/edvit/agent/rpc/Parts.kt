@@ -84,6 +84,21 @@ internal class Conversation<Q : Any, R : Any>(
         observer.onNext(value)
     }
 
+    /**
+     * Take what was still under way when everything was said.
+     *
+     * What comes for a call that is over counts against the connection's window for ever in grpc-okhttp: after 64 kB of it
+     * nothing comes any more, on any call.
+     */
+    private fun drain() {
+        val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(DRAIN_SECONDS)
+        try {
+            while (System.nanoTime() < end && next(QUIET_SECONDS) != null) continue
+        } catch (_: Silence) {
+            // Nothing is under way.
+        }
+    }
+
     /** Hold the conversation in a thread of its own, and end the stream after it. */
     fun hold(
         name: String,
@@ -92,6 +107,7 @@ internal class Conversation<Q : Any, R : Any>(
         Thread({
             try {
                 work()
+                drain()
                 if (!observer.isCancelled) observer.onCompleted()
             } catch (_: Gone) {
                 // Nobody to tell.
@@ -100,5 +116,10 @@ internal class Conversation<Q : Any, R : Any>(
                 throw error
             }
         }, name).start()
+    }
+
+    private companion object {
+        const val QUIET_SECONDS = 0.2
+        const val DRAIN_SECONDS = 10L
     }
 }
