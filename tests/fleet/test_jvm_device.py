@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -52,7 +51,7 @@ from tests.fleet import jvm
 from tests.fleet.fakes import picture
 from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, device_fleet
 from tests.rpc.fleet import TestFleet
-from tests.rpc.silent import still_open
+from tests.rpc.silent import slow_loris
 from tests.rpc.test_tls import HOST, p99, refusal, timed, tls
 from tests.vectors.test_vectors import INDEX
 
@@ -368,22 +367,7 @@ async def test_a_flood_of_silent_connections_is_capped_closed_and_hardly_felt(
 
 @pytest.mark.fault
 async def test_a_slow_loris_is_closed_in_fifteen_seconds(device: DeviceProcess) -> None:
-    connections = []
-    for _ in range(200):
-        connection = socket.create_connection((HOST, device.port))
-        connection.setblocking(False)
-        connections.append(connection)
-    start = time.monotonic()
-    drops = iter(b"\x16\x03\x01\x02\x00" + bytes(512))
-    while still_open(connections):
-        assert time.monotonic() - start < 15
-        drop = bytes([next(drops)])
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.send(drop)
-        await asyncio.sleep(0.5)
-    for connection in connections:
-        connection.close()
+    await slow_loris(device.port, 200, longest=15)
 
 
 async def test_a_renewed_certificate_is_used_without_a_dropped_call(

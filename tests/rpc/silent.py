@@ -3,6 +3,8 @@
 Prints how many of them are open half a second later, and after how many seconds none is.
 """
 
+import asyncio
+import contextlib
 import socket
 import sys
 import time
@@ -22,6 +24,28 @@ def still_open(connections: list[socket.socket]) -> int:
         except OSError:
             pass
     return number
+
+
+async def slow_loris(port: int, count: int, *, longest: float) -> None:
+    """Send the beginning of a handshake on so many connections, byte by byte, until all are closed.
+
+    Raises:
+        AssertionError: some are open after `longest` seconds.
+    """
+    connections = [socket.create_connection((HOST, port)) for _ in range(count)]
+    for connection in connections:
+        connection.setblocking(False)
+    start = time.monotonic()
+    hello_bytes = iter(b"\x16\x03\x01\x02\x00" + bytes(512))
+    while still_open(connections):
+        assert time.monotonic() - start < longest
+        drop = bytes([next(hello_bytes)])
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.send(drop)
+        await asyncio.sleep(0.5)
+    for connection in connections:
+        connection.close()
 
 
 def main(port: int) -> None:

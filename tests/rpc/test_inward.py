@@ -41,7 +41,7 @@ from edvit_tf.rpc.tunnelled import TunnelServer
 from tests.fleet.test_member import until
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
-from tests.rpc.silent import CONNECTIONS, still_open
+from tests.rpc.silent import CONNECTIONS, slow_loris
 from tests.rpc.test_tls import HOST, tls
 
 
@@ -306,20 +306,7 @@ async def test_what_is_dialled_and_does_not_prove_itself_is_given_up(
 @pytest.mark.fault
 async def test_a_slow_loris_is_closed_in_fifteen_seconds() -> None:
     async with waiting(TestFleet()) as (_, address):
-        connections = [socket.create_connection((HOST, int(address.rpartition(":")[2]))) for _ in range(100)]
-        for connection in connections:
-            connection.setblocking(False)
-        start = time.monotonic()
-        hello_bytes = iter(b"\x16\x03\x01\x02\x00" + bytes(512))
-        while still_open(connections):
-            assert time.monotonic() - start < 15
-            drop = bytes([next(hello_bytes)])
-            for connection in connections:
-                with contextlib.suppress(OSError):
-                    connection.send(drop)
-            await asyncio.sleep(0.5)
-        for connection in connections:
-            connection.close()
+        await slow_loris(int(address.rpartition(":")[2]), 100, longest=15)
 
 
 class Written:

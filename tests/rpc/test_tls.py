@@ -1,7 +1,6 @@
 """Who gets in and who does not: impostors, strangers, other devices, wrong clocks, floods."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import subprocess
@@ -21,7 +20,7 @@ from edvit_tf.rpc.edvit_pb2 import HelloReply, HelloRequest, InferRequest
 from edvit_tf.rpc.tls import Credentials
 from tests.rpc.fleet import TestFleet
 from tests.rpc.handlers import Echo
-from tests.rpc.silent import still_open
+from tests.rpc.silent import slow_loris
 
 HOST = "127.0.0.1"
 
@@ -268,23 +267,7 @@ async def test_a_slow_loris_is_closed_in_fifteen_seconds() -> None:
     fleet = TestFleet()
     _, credentials = fleet.device()
     async with serving(credentials) as address:
-        port = int(address.rpartition(":")[2])
-        connections = []
-        for _ in range(200):
-            connection = socket.create_connection((HOST, port))
-            connection.setblocking(False)
-            connections.append(connection)
-        start = time.monotonic()
-        hello_bytes = iter(b"\x16\x03\x01\x02\x00" + bytes(512))
-        while still_open(connections):
-            assert time.monotonic() - start < 15
-            drop = bytes([next(hello_bytes)])
-            for connection in connections:
-                with contextlib.suppress(OSError):
-                    connection.send(drop)
-            await asyncio.sleep(0.5)
-        for connection in connections:
-            connection.close()
+        await slow_loris(int(address.rpartition(":")[2]), 200, longest=15)
 
 
 async def test_too_many_calls_are_told_that_the_device_is_busy() -> None:
