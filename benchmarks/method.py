@@ -366,14 +366,17 @@ def _bundle(settings: ExportSettings) -> Bundle:
 
 
 def _commit() -> str:
+    """The commit of the code, `-dirty` if the code is not quite that; rows just written are not code."""
+    name = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--", "edvit_tf", "converters", "benchmarks")
+    return f"{name}-dirty" if changed else name or "unknown"
+
+
+def _git(*arguments: str) -> str:
     answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=RESULTS.parent,
-        check=False,
+        ["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parents[1], check=False
     )
-    return answer.stdout.strip() or "unknown"
+    return answer.stdout.strip()
 
 
 def read(path: Path) -> list[dict[str, object]]:
