@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .PHONY: help demo test test-fleet test-slow android lint bench docs dist proto clean
 
 # Slow tests take minutes; the others named here need something that not every machine has.
-QUICK := not slow and not long and not netns and not android and not browser
+QUICK := not slow and not long and not fleet and not netns and not android and not browser
 FLEET := (fleet or fault or netns) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
 # Beside the build a test that takes a minute is too much: .venv/bin/pytest -m 'android and long' runs it.

@@ -57,8 +57,7 @@ class ExportSettings:
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
         start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
         epochs: of retraining.
-        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out. What it gives is
-            lost again where `sparsity` follows.
+        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
         sparsity_epochs: of the TF-MOT stage.
         qat_epochs: of quantisation-aware training for `int8-full`, 0 leaves it out.
         fusion_epochs: of the fusion.
@@ -98,8 +97,8 @@ class ExportSettings:
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
-    epochs: int = 4
-    refine_epochs: int = 4
+    epochs: int = 6
+    refine_epochs: int = 8
     sparsity_epochs: int = 4
     qat_epochs: int = 0
     fusion_epochs: int = 30
