@@ -17,7 +17,7 @@ from edvit_tf.build.balance import draw
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Batches, Schedule, fit, steps_of
 from edvit_tf.bundle.manifest import Calibration
-from edvit_tf.runtime.ensemble import accuracy, balanced_accuracy
+from edvit_tf.runtime.ensemble import judge_of
 from edvit_tf.vit.keras import keras
 from edvit_tf.vit.model import read_weights, write_weights
 
@@ -105,7 +105,7 @@ def train_fusion(
     keras.utils.set_random_seed(seed)
     model = build_fusion(data.sizes, data.targets.shape[-1])
     everything = np.ones(len(data.sizes), bool)
-    judge = balanced_accuracy if settings.balance else accuracy
+    judge = judge_of(settings.balance)
     best = Best(read_weights(model))
     epochs = settings.schedule.epochs
 

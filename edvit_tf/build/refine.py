@@ -21,7 +21,7 @@ from edvit_tf.build.grouping import Choose
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.retrain import group_targets, mixed_targets, with_weights
 from edvit_tf.build.training import Batches, Examples, Forward, Loss, Schedule, cross_entropy, fit, steps_of
-from edvit_tf.runtime.ensemble import Judge, accuracy, balanced_accuracy
+from edvit_tf.runtime.ensemble import Judge, judge_of
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.keras import keras, tf
 from edvit_tf.vit.model import from_checkpoint, read_weights
@@ -79,7 +79,7 @@ def refine_data(
         lambda generator: draw(everything, train.labels, len(train), generator) if balance else everything,
         np.asarray(dataset.validation.images),
         np.asarray(dataset.validation.labels),
-        balanced_accuracy if balance else accuracy,
+        judge_of(balance),
     )
 
 

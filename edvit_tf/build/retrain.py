@@ -21,7 +21,7 @@ from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import Choose, chooser, logits_of_group, regroup, relabel
 from edvit_tf.build.resume import Best, Snapshots
 from edvit_tf.build.training import Examples, Forward, Loss, Schedule, cross_entropy, fit, one_hot, steps_of
-from edvit_tf.runtime.ensemble import Judge, accuracy, balanced_accuracy
+from edvit_tf.runtime.ensemble import Judge, judge_of
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.keras import keras
@@ -99,7 +99,7 @@ def group_data(
         measured,
         dataset.validation.images[measured],
         validation[measured],
-        balanced_accuracy if balance else accuracy,
+        judge_of(balance),
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from edvit_tf.cli.idle_fleet import RUNTIME
 from edvit_tf.cli.output import emit
-from edvit_tf.device.advertise import Advertisement
+from edvit_tf.device.advertise import advertisement
 from edvit_tf.device.service import Facts
 from edvit_tf.rpc.address import LOOPBACK
 
@@ -24,7 +24,7 @@ async def main(number: int) -> None:
         await asyncio.gather(
             *(
                 exits.enter_async_context(
-                    Advertisement(Facts(device, f"idle-{device[:6]}", RUNTIME, 0), LOOPBACK, NOBODYS_PORT)
+                    advertisement(Facts(device, f"idle-{device[:6]}", RUNTIME, 0), LOOPBACK, NOBODYS_PORT)
                 )
                 for device in ids
             )

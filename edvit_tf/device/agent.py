@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edvit_tf import __version__
-from edvit_tf.device.advertise import Advertisement
+from edvit_tf.device.advertise import advertisement
 from edvit_tf.device.dial import check_dial, keep_dialled, keep_joining, places
 from edvit_tf.device.engine import Runtime, installed_runtime
 from edvit_tf.device.identity import Identity, load_or_make
@@ -206,7 +206,7 @@ async def _listen(
         service, settings.interface, settings.port, shown.credentials, shown.renew, journal.read
     )
     try:
-        async with Advertisement(facts, settings.interface, server.port):
+        async with advertisement(facts, settings.interface, server.port):
             if not stopped.is_set():
                 on_ready(Ready(facts.id, facts.name, settings.interface, server.port))
             await stopped.wait()
@@ -265,7 +265,7 @@ async def _become_member(
     service = PairingService(identity, about, secret, on_member, token=token)
     server = await serve_pairing(service.pair, settings.interface)
     try:
-        async with Advertisement(facts, settings.interface, server.port, pair=server.port):
+        async with advertisement(facts, settings.interface, server.port, pair=server.port):
             on_waiting(Waiting(identity.id, settings.name, settings.interface, server.port, code))
             waits = [asyncio.create_task(event.wait()) for event in (over, stopped)]
             joining = asyncio.create_task(

@@ -144,6 +144,11 @@ def balanced_accuracy(scores: NDArray[np.float32], labels: NDArray[np.int64]) ->
     return float(np.mean([right[labels == index].mean() for index in np.unique(labels)]))
 
 
+def judge_of(balance: bool) -> Judge:
+    """Return what a choice is judged by: the mean over classes when they count the same, else over rows."""
+    return balanced_accuracy if balance else accuracy
+
+
 def match_labels(
     labels: NDArray[np.int64], classes: Sequence[str], bundle_classes: Sequence[str]
 ) -> NDArray[np.int64]:

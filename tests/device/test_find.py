@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edvit_tf.device.find import announced, find_aggregators
-from edvit_tf.fleet.announce import InwardAnnouncement
+from edvit_tf.fleet.announce import inward_announcement
 from edvit_tf.rpc.address import Address
 
 OURS, THEIRS = bytes(32), bytes([1]) * 32
@@ -15,8 +15,8 @@ OURS, THEIRS = bytes(32), bytes([1]) * 32
 
 async def test_an_aggregator_of_this_fleet_is_found_and_no_other() -> None:
     async with (
-        InwardAnnouncement(OURS, Address("127.0.0.1", 7436)),
-        InwardAnnouncement(THEIRS, Address("127.0.0.1", 7437)),
+        inward_announcement(OURS, Address("127.0.0.1", 7436)),
+        inward_announcement(THEIRS, Address("127.0.0.1", 7437)),
     ):
         assert await find_aggregators(OURS) == ["127.0.0.1:7436"]
     assert await find_aggregators(bytes([2]) * 32, 0.5) == []

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edvit_tf.fleet.announce import InwardAnnouncement
+from edvit_tf.fleet.announce import inward_announcement
 from edvit_tf.fleet.hold import Running, hold
 from edvit_tf.fleet.inward import Inward
 from edvit_tf.fleet.joining import keep_joining_open
@@ -120,7 +120,7 @@ async def _inward_port(address: Address | None, inward: Inward, keyring: Keyring
     joining = asyncio.create_task(keep_joining_open(bound, keyring.folder, lambda: keyring.keys))
     fleet = fingerprint(keyring.keys.authority.certificate)
     try:
-        async with InwardAnnouncement(fleet, bound):
+        async with inward_announcement(fleet, bound):
             yield str(bound)
     finally:
         joining.cancel()
