@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import edvit_tf.rpc  # noqa: F401 (before a test imports gRPC: that reads its settings once)
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.bundle.writer import write_manifest
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("edvit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edvit")
 
 GOLDEN = Path(__file__).parent / "vectors" / "bundle"
 

@@ -1,7 +1,7 @@
 """Rare classes count as much as frequent ones, and equal classes are left as they are."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edvit_tf.build.balance import draw, without_prior
@@ -12,7 +12,6 @@ from edvit_tf.runtime.fusion import softmax
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 200), st.integers(0, 9))
-@settings(deadline=None)
 def test_every_class_is_drawn_as_often(counts: list[int], total: int, seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     rows = draw(np.arange(len(labels)), labels, total, np.random.default_rng(seed))

@@ -44,7 +44,7 @@ def test_bytes_are_those_of_the_parameters(width: int, blocks: list[BlockConfig]
 
 
 @given(seed=st.integers(0, 1000), share=st.floats(0.08, 1.0))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_budget_is_kept_and_widths_are_multiples_of_eight(seed: int, share: float) -> None:
     budget = share * SMALL.f32_bytes
     kept = choose_within(random_importance(SMALL, seed), SMALL, Bytes(), budget)

@@ -30,7 +30,7 @@ def specifications(draw: st.DrawFn) -> tuple[SoundSpec, ImageSize]:
 
 
 @given(specifications(), st.integers(0, 2**32 - 1), st.floats(-8, 0), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_sides_agree_before_rounding(
     case: tuple[SoundSpec, ImageSize], seed: int, level: float, tone: bool
 ) -> None:

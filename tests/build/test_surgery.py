@@ -93,7 +93,7 @@ def gated(config: ViTConfig, weights: Weights, kept: Kept) -> tuple[Any, Any]:
 
 
 @given(cuts(CONFIG))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_cutting_is_gating_with_norms_over_the_kept_channels(kept: Kept) -> None:
     for ours, gate_based in zip(
         forward(*cut(CONFIG, WEIGHTS, kept), IMAGES), gated(CONFIG, WEIGHTS, kept), strict=True
@@ -102,7 +102,7 @@ def test_cutting_is_gating_with_norms_over_the_kept_channels(kept: Kept) -> None
 
 
 @given(cuts(CONFIG))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_cutting_heads_and_mlp_units_whose_weights_are_zero_changes_nothing(kept: Kept) -> None:
     """A unit counts as zero when its rows of the projection, or of the MLP's second layer, are."""
     weights = {name: weight.copy() for name, weight in WEIGHTS.items()}
@@ -134,7 +134,7 @@ def test_cutting_a_zero_residual_channel_changes_the_norms_and_nothing_else() ->
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_two_steps_or_one_agree(data: st.DataObject) -> None:
     first = data.draw(cuts(CONFIG))
     between, weights_between = cut(CONFIG, WEIGHTS, first)
@@ -153,7 +153,7 @@ def test_two_steps_or_one_agree(data: st.DataObject) -> None:
 
 
 @given(cuts(CONFIG))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_size_is_what_the_config_says(kept: Kept) -> None:
     config, weights = cut(CONFIG, WEIGHTS, kept)
     assert config.width == len(kept.residual)

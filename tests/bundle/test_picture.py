@@ -194,7 +194,7 @@ def test_a_picture_that_was_cut_short(tmp_path: Path, suffix: str) -> None:
         open_picture(path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_picture_is_a_picture_or_a_data_error(tmp_path: Path, draw: st.DataObject) -> None:
     suffix = draw.draw(st.sampled_from(["png", "jpeg", "webp", "tiff", "bmp", "gif", "ppm"]))

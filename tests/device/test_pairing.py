@@ -227,7 +227,7 @@ REPLIES = st.lists(
 FUZZED = Waiting()
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=2500)
 @given(messages=MESSAGES)
 def test_nothing_a_stranger_says_hurts_a_device(messages: list[PairRequest]) -> None:
     async def stream() -> AsyncIterator[PairRequest]:
@@ -242,7 +242,7 @@ def test_nothing_a_stranger_says_hurts_a_device(messages: list[PairRequest]) -> 
     assert not FUZZED.members
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=2500)
 @given(replies=REPLIES)
 def test_nothing_a_stranger_answers_hurts_an_aggregator(keys: FleetKeys, replies: list[PairReply]) -> None:
     async def pair(requests: AsyncIterator[PairRequest]) -> AsyncIterator[PairReply]:

@@ -98,7 +98,7 @@ class Elsewhere:
 delays = st.sampled_from([0.0, 0.05, 0.27, 0.8, 5.0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(delays, delays, st.booleans(), st.booleans()), min_size=2, max_size=2),
     st.sampled_from([None, 0.1, 0.5]),

@@ -35,7 +35,7 @@ def test_an_address_that_others_reach_comes_before_loopback() -> None:
     assert device.address == "192.0.2.7:1"
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=5000)
 @given(
     pair=st.text(max_size=8) | st.integers(-1, 10**6).map(str),
     name=st.text(max_size=300),

@@ -30,7 +30,7 @@ def test_this_pillow_knows_both_codecs() -> None:
     assert decodable() == (JPEG, WEBP)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(SHAPES.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 7, 8, 255]))))
 def test_exact_codings_keep_every_byte(image: np.ndarray) -> None:
     for coding in (EXACT, LOSSLESS):
