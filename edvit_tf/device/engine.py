@@ -1,13 +1,15 @@
 """The interpreter as a device uses it: a thread for each sub-model, so that the port stays awake."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,25 +45,56 @@ def installed_runtime(delegate: str = "") -> Runtime:
     )
 
 
+# A picture, and the future of what is said of it; None ends the thread.
+_Answer = asyncio.Future[tuple[Output, int]]
+_Waiting = SimpleQueue[tuple[np.ndarray, _Answer] | None]
+
+
 class Engine:
     """One loaded sub-model and its thread: an interpreter runs one picture at a time."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # No executor: its futures, with asyncio's around them, cost more than the thread itself.
+        self._waiting: _Waiting = SimpleQueue()
+        self._thread = Thread(target=_work, args=(model, self._waiting), name="engine", daemon=True)
+        self._thread.start()
 
-    async def run(self, image: np.ndarray) -> tuple[Output, int]:
-        """Run one picture uint8 [h, w, c]; return the outputs and the microseconds in the interpreter.
+    def run(self, image: np.ndarray) -> _Answer:
+        """Run one picture uint8 [h, w, c]; gives the outputs and the microseconds in the interpreter.
 
-        A caller that is cancelled while its picture waits for the thread takes it out of the queue.
+        A picture whose future is cancelled while it waits for the thread is not run.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, image)
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        self._waiting.put((image, answer))
+        return answer
 
-    def _timed(self, image: np.ndarray) -> tuple[Output, int]:
-        start = time.perf_counter_ns()
-        output = self._model.run(image)
-        return output, (time.perf_counter_ns() - start) // 1000
+    def close(self, *, wait: bool = False) -> None:
+        """End the thread after the pictures that it has; with `wait` return when it has ended."""
+        self._waiting.put(None)
+        if wait:
+            self._thread.join()
 
-    def close(self) -> None:
-        """End the thread after what it is doing now."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+
+def _work(model: Model, waiting: _Waiting) -> None:
+    while (asked := waiting.get()) is not None:
+        _run(model, *asked)
+        del asked  # nothing of a picture is kept until the next one comes
+
+
+def _run(model: Model, image: np.ndarray, answer: _Answer) -> None:
+    if answer.cancelled():
+        return
+    settle: Callable[[Any], None]
+    start = time.perf_counter_ns()
+    try:
+        said: object = model.run(image), (time.perf_counter_ns() - start) // 1000
+        settle = answer.set_result
+    except Exception as error:  # noqa: BLE001 (whoever waits for the answer gets it)
+        said, settle = error, answer.set_exception
+    with contextlib.suppress(RuntimeError):  # its event loop has ended
+        answer.get_loop().call_soon_threadsafe(_settle, answer, settle, said)
+
+
+def _settle(answer: _Answer, settle: Callable[[Any], None], said: object) -> None:
+    if not answer.done():
+        settle(said)

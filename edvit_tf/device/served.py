@@ -142,9 +142,9 @@ class Shelf:
             for served in self.generations
         ]
 
-    def close(self, *, but: "Shelf | None" = None) -> None:
-        """End the threads of the engines that `but` has not taken over."""
+    def close(self, *, but: "Shelf | None" = None, wait: bool = False) -> None:
+        """End the threads of the engines that `but` has not taken over; `wait` is as for `Engine.close`."""
         kept = {id(held.engine) for held in but.engines().values()} if but else set()
         for held in self.engines().values():
             if held.engine is not None and id(held.engine) not in kept:
-                held.engine.close()
+                held.engine.close(wait=wait)

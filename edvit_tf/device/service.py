@@ -68,8 +68,8 @@ class DeviceService:
         return self._shelf
 
     def close(self) -> None:
-        """End the threads of the sub-models."""
-        self._shelf.close()
+        """End the threads of the sub-models, and wait until they have ended: a process would end in them."""
+        self._shelf.close(wait=True)
 
     async def hello(self, request: HelloRequest) -> HelloReply:
         """Say what this device is and holds; raises ProtocolError to an aggregator of another age."""

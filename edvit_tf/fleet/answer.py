@@ -107,12 +107,13 @@ def features_of(
     features = {}
     for output in reply.outputs:
         variant = manifest.submodel(output.submodel).variants[0]
-        for data, size in (output.feature, variant.feature_size), (output.logits, variant.logits_size):
+        feature, logits = output.feature, output.logits
+        for data, size in (feature, variant.feature_size), (logits, variant.logits_size):
             if len(data) != 4 * size:
                 raise _garbage(who, f"{output.submodel} gives {len(data)} bytes where {4 * size} belong")
-            if not np.isfinite(np.frombuffer(data, "<f4")).all():
-                raise _garbage(who, f"{output.submodel} gives numbers that are not finite")
-        features[output.submodel] = np.frombuffer(output.feature, "<f4").astype(np.float32)
+        if not np.isfinite(np.frombuffer(feature + logits, "<f4")).all():
+            raise _garbage(who, f"{output.submodel} gives numbers that are not finite")
+        features[output.submodel] = np.frombuffer(feature, "<f4").astype(np.float32)
     return features
 
 

@@ -97,6 +97,8 @@ class Standing:
             return self
         usual = max(self.limits.slower * measured, self.limits.slow_picture)
         slows = self.slows + 1 if measured and seconds > usual else 0
+        if (self.lates, self.slows, self.rests_until) == (0, slows, NEVER):
+            return self
         calm = replace(self, lates=0, slows=slows, rests_until=NEVER)
         if slows >= self.limits.slow_pictures:
             reason = (

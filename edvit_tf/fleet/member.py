@@ -208,9 +208,8 @@ class Member:
     def _measured(self, submodels: Sequence[str]) -> float:
         """Seconds that the slowest of these took where it proved itself, 0 when one is not known."""
         holdings = self._hello.holdings if self._hello else ()
-        took = {each.submodel: each.microseconds for each in holdings}
-        known = [took.get(submodel, 0) for submodel in submodels]
-        return max(known) / 1e6 if known and 0 not in known else 0.0
+        took = [each.microseconds for each in holdings if each.submodel in submodels]
+        return max(took) / 1e6 if len(took) == len(submodels) and all(took) else 0.0
 
     async def run(self) -> None:
         """Keep the device connected for ever."""

@@ -102,7 +102,8 @@ class ChannelLink:
         """The stream that pictures go over, opened when it is first needed and again after it broke."""
         if self._conversation is None or self._conversation.ended:
             # Of serialised requests: a picture is serialised once, not once a device.
-            call = self._channel.stream_stream(INFER, response_deserializer=InferReply.FromString)()
+            with self._translated(0.0):
+                call = self._channel.stream_stream(INFER, response_deserializer=InferReply.FromString)()
             self._conversation = Conversation(call, self._broken)
         return self._conversation
 
@@ -131,12 +132,10 @@ class ChannelLink:
 
     async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
         """Send one picture and return the device's outputs."""
-        with self._translated(timeout):
-            try:
-                async with asyncio.timeout(timeout):
-                    reply = await self._asking().ask(request.SerializeToString(), rest)
-            except TimeoutError:
-                raise late(self.address, timeout) from None
+        try:
+            reply = await self._asking().ask(request.SerializeToString(), rest, timeout=timeout)
+        except TimeoutError:
+            raise late(self.address, timeout) from None
         return checked(reply)
 
     async def certificate(self, newer: bytes = b"", *, timeout: float) -> bytes:
@@ -296,11 +295,8 @@ class _Servicer:
         except EdvitError as error:
             raise await _refuse(context, error) from error
 
-    def Infer(  # noqa: N802
-        self, requests: AsyncIterable[InferRequest], context: Any
-    ) -> AsyncGenerator[InferReply, None]:
-        del context
-        return self._answering.stream(requests)
+    async def Infer(self, requests: AsyncIterable[InferRequest], context: Any) -> None:  # noqa: N802
+        await self._answering.converse(requests, context.write)
 
 
 async def _refuse(context: Any, error: EdvitError) -> EdvitError:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from edvit_tf.rpc.text import LONGEST_REASON, clean_code, clean_text
 # Turns what a broken stream says into an error of ours; None: it just ended.
 Translate = Callable[[Any], EdvitError]
 Answer = Callable[[InferRequest], Awaitable[InferReply]]
+Write = Callable[[InferReply], Awaitable[None]]
 
 BUSY = "device.busy"
 _SECONDS_TO_END = 0.5
@@ -43,26 +44,30 @@ class Conversation:
         """Whether nothing can be asked any more."""
         return self._ended is not None
 
-    async def ask(self, *parts: bytes) -> InferReply:
+    async def ask(self, *parts: bytes, timeout: float) -> InferReply:
         """Send a request, serialised in parts and without a turn, and wait for its answer.
 
-        A caller may give up: then the other side is told.
+        A caller may give up, and does after `timeout` seconds: then the other side is told.
 
         Raises:
             EdvitError: the stream broke.
+            TimeoutError: no answer came in time.
         """
         if self._ended is not None:
             raise self._ended
         turn = next(self._turns)
-        waiting: asyncio.Future[InferReply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[InferReply] = loop.create_future()
         self._waiting[turn] = waiting
+        giving_up = loop.call_later(timeout, _give_up, waiting)
         self._outgoing.put_nowait((turn, b"".join((*parts, _turn(turn)))))
         try:
             return await waiting
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TimeoutError):
             self._outgoing.put_nowait((0, InferRequest(turn=turn, withdrawn=True).SerializeToString()))
             raise
         finally:
+            giving_up.cancel()
             del self._waiting[turn]
 
     async def close(self) -> None:
@@ -123,47 +128,48 @@ class Answering:
         self._most = most
         self._under_way = 0
 
-    async def stream(self, requests: AsyncIterable[InferRequest]) -> AsyncGenerator[InferReply, None]:
-        """Yield an answer to each request as soon as it is there."""
-        ready: asyncio.Queue[InferReply | None] = asyncio.Queue()
-        tasks: dict[int, asyncio.Task[None]] = {}
-        taking = asyncio.create_task(self._take(requests, tasks, ready))
+    async def converse(self, requests: AsyncIterable[InferRequest], write: Write) -> None:
+        """Answer each request as soon as its answer is there, until there are no more."""
+        asked: dict[int, asyncio.Task[None]] = {}
+        tasks: set[asyncio.Task[None]] = set()
+        writing = asyncio.Lock()
+
+        async def send(reply: InferReply) -> None:
+            # One after the other, as gRPC wants it. When the stream breaks there are no more requests.
+            with contextlib.suppress(grpc.aio.BaseError, asyncio.InvalidStateError):
+                async with writing:
+                    await write(reply)
+
+        async def answer(request: InferRequest) -> None:
+            reply = await self._reply(request)
+            asked.pop(request.turn, None)  # an answer that is on its way cannot be withdrawn
+            await send(reply)
+
         try:
-            while (reply := await ready.get()) is not None:
-                yield reply
+            async for request in requests:
+                if request.withdrawn:
+                    if task := asked.pop(request.turn, None):
+                        task.cancel()
+                elif self._under_way >= self._most:
+                    await send(
+                        InferReply(turn=request.turn, refused="the device is busy: try again", code=BUSY)
+                    )
+                else:
+                    self._under_way += 1
+                    task = asked[request.turn] = asyncio.create_task(answer(request))
+                    tasks.add(task)
+                    # Not at the end of the task itself: one that is cancelled at once never begins.
+                    task.add_done_callback(partial(self._over, tasks))
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for task in (taking, *tasks.values()):
+            for task in tasks:
                 task.cancel()
 
-    async def _take(
-        self,
-        requests: AsyncIterable[InferRequest],
-        tasks: dict[int, asyncio.Task[None]],
-        ready: "asyncio.Queue[InferReply | None]",
-    ) -> None:
-        async for request in requests:
-            if request.withdrawn:
-                if task := tasks.get(request.turn):
-                    task.cancel()
-            elif self._under_way >= self._most:
-                ready.put_nowait(
-                    InferReply(turn=request.turn, refused="the device is busy: try again", code=BUSY)
-                )
-            else:
-                self._under_way += 1
-                task = asyncio.create_task(self._one(request, ready))
-                tasks[request.turn] = task
-                # Not at the end of the task itself: one that is cancelled at once never begins.
-                task.add_done_callback(partial(self._over, tasks, request.turn))
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-        ready.put_nowait(None)
-
-    def _over(self, tasks: dict[int, asyncio.Task[None]], turn: int, task: "asyncio.Task[None]") -> None:
+    def _over(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         self._under_way -= 1
-        if tasks.get(turn) is task:
-            del tasks[turn]
+        tasks.discard(task)
 
-    async def _one(self, request: InferRequest, ready: "asyncio.Queue[InferReply | None]") -> None:
+    async def _reply(self, request: InferRequest) -> InferReply:
         try:
             reply = await self._answer(request)
         except EdvitError as error:
@@ -172,7 +178,12 @@ class Answering:
             log.exception("a picture was not answered")
             reply = InferReply(refused="the device failed: its log says how", code=DeviceError.code)
         reply.turn = request.turn
-        ready.put_nowait(reply)
+        return reply
+
+
+def _give_up(waiting: asyncio.Future[InferReply]) -> None:
+    if not waiting.done():
+        waiting.set_exception(TimeoutError())
 
 
 def _turn(turn: int) -> bytes:

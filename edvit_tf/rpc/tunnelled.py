@@ -6,6 +6,7 @@ listens.
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -223,18 +224,29 @@ class TunnelServer:
     async def _run(self, handler: Any, exchange: Exchange) -> None:
         requests = _requests(exchange, handler.request_deserializer)
         given = requests if handler.request_streaming else await anext(requests)
+        context = _Context(exchange, handler.response_serializer)
         if not handler.response_streaming:
-            reply = await handler.unary_unary(given, _Context())
-            await exchange.send(handler.response_serializer(reply))
+            await context.write(await handler.unary_unary(given, context))
             return
         behaviour = handler.stream_stream or handler.unary_stream
-        async with aclosing(behaviour(given, _Context())) as replies:
+        if inspect.iscoroutinefunction(behaviour):
+            await behaviour(given, context)  # it writes by the context
+            return
+        async with aclosing(behaviour(given, context)) as replies:
             async for reply in replies:
-                await exchange.send(handler.response_serializer(reply))
+                await context.write(reply)
 
 
 class _Context:
     """What our servicers use of gRPC's context."""
+
+    def __init__(self, exchange: Exchange, serialize: Serialize) -> None:
+        self._exchange = exchange
+        self._serialize = serialize
+
+    async def write(self, reply: Any) -> None:
+        """Send a reply."""
+        await self._exchange.send(self._serialize(reply))
 
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
         """End the call with an error."""

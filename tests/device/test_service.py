@@ -10,7 +10,7 @@ import pytest
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.device.engine import Engine
 from edvit_tf.device.local import local_device
-from edvit_tf.errors import DeviceError
+from edvit_tf.errors import DeviceError, ModelError
 from edvit_tf.rpc.edvit_pb2 import InferRequest, InstallReply, InstallRequest
 from edvit_tf.runtime.interpreter import Output
 from tests.device.test_install import question
@@ -99,11 +99,25 @@ async def test_a_picture_that_nobody_waits_for_is_not_run() -> None:
 
     engine = Engine(Slow())
     images = [np.full((1, 1, 1), number, np.uint8) for number in range(3)]
-    tasks = [asyncio.create_task(engine.run(image)) for image in images]
+    answers = [engine.run(image) for image in images]
     await asyncio.sleep(0.05)
-    tasks[1].cancel()
+    answers[1].cancel()
     await asyncio.sleep(0)
     release.set()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*answers, return_exceptions=True)
     assert runs == [0, 2]
     engine.close()
+
+
+async def test_an_engine_answers_what_it_has_been_given_then_ends_and_passes_on_what_goes_wrong() -> None:
+    class Odd:
+        def run(self, image: np.ndarray) -> Output:
+            if image[0, 0, 0] % 2:
+                return Output(np.zeros(1, np.float32), np.zeros(1, np.float32))
+            raise ModelError("it is even")
+
+    engine = Engine(Odd())
+    answers = [engine.run(np.full((1, 1, 1), number, np.uint8)) for number in range(4)]
+    engine.close(wait=True)
+    said = await asyncio.gather(*answers, return_exceptions=True)
+    assert [isinstance(one, ModelError) for one in said] == [True, False, True, False]

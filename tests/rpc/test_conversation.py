@@ -107,17 +107,44 @@ async def test_what_is_cancelled_before_it_begins_takes_no_place() -> None:
 
     answering = Answering(never, 3)
     for _ in range(5):
+        replies: asyncio.Queue[InferReply] = asyncio.Queue()
 
         async def requests() -> AsyncIterator[InferRequest]:
             for turn in range(1, 5):
                 yield InferRequest(turn=turn)
             await asyncio.sleep(1000)
 
-        replies = answering.stream(requests())
-        assert (await anext(replies)).code == "device.busy", "the fourth, each time"
-        await replies.aclose()
+        conversation = asyncio.create_task(answering.converse(requests(), replies.put))
+        reply = await asyncio.wait_for(replies.get(), 10)
+        assert (reply.turn, reply.code) == (4, "device.busy"), "the fourth, each time"
+        conversation.cancel()
+        await asyncio.gather(conversation, return_exceptions=True)
         await asyncio.sleep(0)
+
+
+async def test_an_answer_that_is_being_written_is_not_withdrawn_and_no_other_is_written_meanwhile() -> None:
+    async def at_once(request: InferRequest) -> InferReply:
+        return InferReply(request_id=request.request_id)
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    written: list[int] = []
+
+    async def write(reply: InferReply) -> None:
+        begun.set()
+        await go_on.wait()
+        written.append(reply.turn)
+
+    async def requests() -> AsyncIterator[InferRequest]:
+        yield InferRequest(turn=1)
+        await begun.wait()
+        yield InferRequest(turn=2)
+        yield InferRequest(turn=1, withdrawn=True)
         await asyncio.sleep(0)
+        assert not written
+        go_on.set()
+
+    await asyncio.wait_for(Answering(at_once, 3).converse(requests(), write), 10)
+    assert written == [1, 2]
 
 
 @over_a_network
