@@ -14,6 +14,7 @@ from edvit_tf.fleet import Aggregator, Announced, deploy
 from edvit_tf.fleet.hello import say_hello
 from edvit_tf.fleet.measuring import ROUNDS, find_measurers, measure_on
 from edvit_tf.rpc.edvit_pb2 import HelloReply
+from tests.fleet import jvm
 from tests.fleet.fakes import FakeDevice, Network, picture
 from tests.fleet.processes import DeviceProcess, ThrowAwayFleet, device_fleet, started
 from tests.fleet.serve.process import until
@@ -83,9 +84,13 @@ async def test_a_device_that_installs_all_the_time_is_no_place_to_measure(
 # Real processes from here on.
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayFleet]:
-    with device_fleet(["new", "old"], tmp_path_factory.mktemp("devices"), programs={"old": OLD}) as made:
+@pytest.fixture(scope="module", params=["python", pytest.param("jvm", marks=pytest.mark.android)])
+def fleet(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ThrowAwayFleet]:
+    """Two devices, one of which does not know how to measure."""
+    program = jvm.program() if request.param == "jvm" else OLD
+    with device_fleet(["new", "old"], tmp_path_factory.mktemp("devices"), programs={"old": program}) as made:
         yield made
 
 
@@ -145,7 +150,7 @@ async def test_a_device_that_is_lost_while_it_measures(fleet: ThrowAwayFleet, bu
     new, _ = fleet.devices
     signed = fleet.sign(bundle)
     submodel = signed.manifest.submodels[0]
-    held = (await hello(fleet, new)).holdings
+    held = [holding.sha256 for holding in (await hello(fleet, new)).holdings]
     measuring = asyncio.create_task(measure_on([place(new)], signed, submodel, connect=fleet.connect))
     blobs = new.store / "scratch" / "blobs"
     await asyncio.to_thread(until, lambda: blobs.is_dir() and any(blobs.iterdir()), 20.0)
@@ -155,6 +160,6 @@ async def test_a_device_that_is_lost_while_it_measures(fleet: ThrowAwayFleet, bu
     assert "run the same command again when it is back" in caught.value.message
     with started(new):
         assert list(blobs.iterdir()) == [], "it tidies up"
-        assert (await hello(fleet, new)).holdings == held
+        assert [holding.sha256 for holding in (await hello(fleet, new)).holdings if holding.serving] == held
         said = await measure_on([place(new)], signed, submodel, connect=fleet.connect)
         assert all(rows[0].ms for rows in said.values())
