@@ -142,8 +142,8 @@ QUANTISE = Stage(
         "edvit_tf.build.submodel_job",
         "edvit_tf.build.retrain",
         "edvit_tf.build.quantisation",
-        "edvit_converters.graph",
         *_TRAINING,
+        *_CONVERSION,
     ),
 )
 CONVERT = Stage(

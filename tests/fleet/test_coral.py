@@ -78,7 +78,7 @@ async def test_a_group_fails_over_from_a_coral_to_a_pi(fleet: ThrowAwayFleet, bo
                 while coral.id in map(keeper.aggregator.deployment.holder, on_coral):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             assert (await keeper.aggregator.classify(picture(both))).complete
-    held = {}
+    held: dict[str, str] = {}
     for device in others:
         held |= await formats(fleet, device)
     assert held == dict.fromkeys(deployment.assignment, "int8")
