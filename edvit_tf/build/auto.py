@@ -3,8 +3,10 @@
 No TensorFlow.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Protocol
 
 import numpy as np
 from edvit_converters.formats import find
@@ -12,6 +14,8 @@ from edvit_converters.formats import find
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.store import Result
 from edvit_tf.build.work import Fused, MadeSubmodel
+from edvit_tf.bundle.reader import Bundle
+from edvit_tf.bundle.tried import Measured, Tried
 from edvit_tf.errors import PlanError
 from edvit_tf.runtime.interpreter import Flatbuffer
 from edvit_tf.runtime.measure import measure_interleaved
@@ -23,28 +27,51 @@ _MEGABYTE = 1_000_000
 _OLDEST_RUNTIME = "tflite-runtime"
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A candidate of `--format auto`: what was found, and why it was not kept (empty when it was).
+class Measurers(Protocol):
+    """The devices that are to run what is exported, and can say how fast they run it."""
 
-    `bytes` and `memory_bytes` are the largest sub-model's, `ms` is the slowest one's fastest run here, and
-    `accuracy` the fused one on validation.
-    """
+    @property
+    def keys(self) -> Sequence[str]:
+        """What tells these devices, with what runs on them, from others."""
+        ...
 
-    format: str
-    bytes: int
-    memory_bytes: int
-    ms: float
-    accuracy: float
-    reason: str = ""
+    def measure(self, candidates: Bundle, submodel: str) -> Mapping[str, tuple[Measured, ...]]:
+        """What each device says of a sub-model in each of its variants, by format."""
+        ...
 
 
 def try_formats(
-    settings: ExportSettings, submodels: Sequence[MadeSubmodel], fused: Mapping[str, Fused], result: Result
+    settings: ExportSettings,
+    submodels: Sequence[MadeSubmodel],
+    fused: Mapping[str, Fused],
+    result: Result,
+    on_devices: Callable[[], Mapping[str, tuple[Measured, ...]]] | None = None,
 ) -> None:
-    """Measure every format of the sub-models here, in interleaved rounds, and keep what was found."""
+    """Measure every format of the sub-models, and keep what was found.
+
+    Without `on_devices` it is measured here, in interleaved rounds.
+    """
+    places = on_devices() if on_devices is not None else {}
+    here = {} if places else _measure_here(submodels, list(fused))
+    found = []
+    for name, reached in fused.items():
+        variants = [part.variants[name] for part in submodels]
+        sizes = [variant.flatbuffer.stat().st_size for variant in variants]
+        needed = [2 * size + variant.arena_bytes for size, variant in zip(sizes, variants, strict=True)]
+        candidate = Tried(
+            name, max(sizes), max(needed), here.get(name), reached.accuracy, devices=places.get(name, ())
+        )
+        found.append(replace(candidate, ms=max(candidate.times.values(), default=None)))
+    judged = judge(found, floor=settings.floor, memory_mb=settings.memory_mb)
+    result.write_facts({"tried": [asdict(candidate) for candidate in judged]})
+
+
+def _measure_here(submodels: Sequence[MadeSubmodel], formats: Sequence[str]) -> dict[str, float]:
+    """The slowest sub-model's fastest run in milliseconds, by format."""
     loaded = {
-        (name, part.name): Flatbuffer(part.variants[name].flatbuffer) for name in fused for part in submodels
+        (name, part.name): Flatbuffer(part.variants[name].flatbuffer)
+        for name in formats
+        for part in submodels
     }
     shape = next(iter(loaded.values())).inputs[0].shape[1:]
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -52,22 +79,15 @@ def try_formats(
         f"{name}/{part}": (lambda model=model: model.run(image)) for (name, part), model in loaded.items()
     }
     times = measure_interleaved(tasks, rounds=_ROUNDS)
-    found = []
-    for name, reached in fused.items():
-        variants = [part.variants[name] for part in submodels]
-        sizes = [variant.flatbuffer.stat().st_size for variant in variants]
-        needed = [2 * size + variant.arena_bytes for size, variant in zip(sizes, variants, strict=True)]
-        slowest = max(times[f"{name}/{part.name}"].min_ms for part in submodels)
-        found.append(Tried(name, max(sizes), max(needed), slowest, reached.accuracy))
-    judged = judge(found, floor=settings.floor, memory_mb=settings.memory_mb)
-    result.write_facts({"tried": [asdict(candidate) for candidate in judged]})
+    return {name: max(times[f"{name}/{part.name}"].min_ms for part in submodels) for name in formats}
 
 
 def judge(found: Sequence[Tried], *, floor: float | None, memory_mb: float | None) -> list[Tried]:
     """The candidates, the one to prefer first, with a reason at each that is not kept.
 
-    Kept are the fastest one that holds the floor and fits, and, where that is not right in the last
-    interpreter of 32-bit Arm, the fastest one that is.
+    Kept are those that hold the floor and fit, and are the fastest on some device, the one of most devices
+    first. Where none of them is right in the last interpreter of 32-bit Arm, the fastest one that is comes
+    last.
 
     Args:
         found: the candidates.
@@ -85,26 +105,31 @@ def judge(found: Sequence[Tried], *, floor: float | None, memory_mb: float | Non
         elif memory_mb is not None and candidate.memory_bytes > memory_mb * _MEGABYTE:
             needed = candidate.memory_bytes / _MEGABYTE
             reasons[candidate.format] = f"it needs {needed:.1f} MB and a device has {memory_mb:g}"
-    good = _by_time([candidate for candidate in found if candidate.format not in reasons])
+        elif not candidate.times:
+            said = "; ".join(f"{one.name}: {one.reason}" for one in candidate.devices)
+            reasons[candidate.format] = f"no device ran it ({said})"
+    good = [candidate for candidate in found if candidate.format not in reasons]
     if not good:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise PlanError(f"no format is good enough: {why}; lower --floor, train longer, or keep more heads")
+    devices = dict.fromkeys(device for candidate in good for device in candidate.times)
+    votes = Counter(_fastest(good, device).format for device in devices)
+    kept = [name for name, _ in votes.most_common()]
+    beaten = f"{' or '.join(kept)} is faster or smaller"
     old = [candidate for candidate in good if _OLDEST_RUNTIME in find(candidate.format).runtimes]
-    kept = list(dict.fromkeys([good[0], *old[:1]]))
+    if old and not any(candidate.format in kept for candidate in old):
+        kept.append(_fastest([replace(candidate, devices=()) for candidate in old], "").format)
+    by_name = {candidate.format: candidate for candidate in found}
     rest = [
-        Tried(
-            **asdict(candidate)
-            | {"reason": reasons.get(candidate.format, f"{kept[0].format} is faster or smaller")}
-        )
-        for candidate in found
-        if candidate not in kept
+        replace(candidate, reason=reasons.get(name, beaten))
+        for name, candidate in by_name.items()
+        if name not in kept
     ]
-    return [*kept, *rest]
+    return [*(by_name[name] for name in kept), *rest]
 
 
-def _by_time(candidates: Sequence[Tried]) -> list[Tried]:
-    """Fastest first; of those that take as long as the fastest, the smallest."""
-    if not candidates:
-        return []
-    limit = _SAME_TIME * min(candidate.ms for candidate in candidates)
-    return sorted(candidates, key=lambda one: (one.ms > limit, one.bytes if one.ms <= limit else one.ms))
+def _fastest(candidates: Sequence[Tried], device: str) -> Tried:
+    """The fastest on a device; of those that take as long as the fastest there, the smallest."""
+    there = [candidate for candidate in candidates if device in candidate.times]
+    limit = _SAME_TIME * min(candidate.times[device] for candidate in there)
+    return min((one for one in there if one.times[device] <= limit), key=lambda one: one.bytes)

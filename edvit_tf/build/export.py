@@ -10,9 +10,11 @@ TensorFlow.
 import platform
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from edvit_tf import __version__
 from edvit_tf.build import cluster
-from edvit_tf.build.auto import try_formats
+from edvit_tf.build.auto import Measurers, try_formats
 from edvit_tf.build.data import Dataset, load
 from edvit_tf.build.engine import Job, run
 from edvit_tf.build.grouping import rows_of_epoch
@@ -79,7 +81,9 @@ from edvit_tf.bundle.manifest import (
     Teacher,
     Variant,
 )
+from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.bundle.sound import sound_of
+from edvit_tf.bundle.tried import Measured
 from edvit_tf.bundle.writer import check_free, new_bundle, write_manifest
 from edvit_tf.errors import TrainingError, UsageError
 from edvit_tf.runtime.fusion import softmax
@@ -107,23 +111,36 @@ class _Made:
     single: MadeSubmodel | None
     fusion: MadeFusion
     sound: SoundSpec | None
-    tried: list[dict[str, Any]]
+    tried: tuple[dict[str, Any], ...] = ()
+
+    def only(self, formats: Sequence[str]) -> "_Made":
+        """The same with sub-models in these formats, in their order."""
+        single = None if self.single is None else self.single.only(formats)
+        return replace(self, submodels=[part.only(formats) for part in self.submodels], single=single)
 
 
-def export(settings: ExportSettings, progress: Progress) -> Path:
+def export(settings: ExportSettings, progress: Progress, measurers: Measurers | None = None) -> Path:
     """Split a teacher over devices and write the bundle to `settings.out`, whole or not at all.
 
     Every stage's result is kept in `settings.cache_folder`: an export that was ended, by whatever, goes on
     from there when it is asked for again, and ends with the same bundle.
+
+    Args:
+        settings: all options.
+        progress: told how far it is.
+        measurers: the devices that measure what `--format auto` tries, with `--on-device`.
 
     Returns:
         The bundle's folder.
 
     Raises:
         UsageError: options that do not fit each other or the data, or something stands at `out` already.
+        LinkError: a device was lost while it measured.
         ModelError, DataError, PlanError: the teacher, the data or the sizes are not usable.
         TrainingError: a training went wrong, or the teacher is no better than chance.
     """
+    if settings.on_device and measurers is None:
+        raise UsageError("--on-device measures on the devices of a fleet, and none was given")
     check_free(settings.out)
     plan = plan_export(settings)
     plan.check_memory(settings.memory_mb)
@@ -163,15 +180,14 @@ def export(settings: ExportSettings, progress: Progress) -> Path:
         seconds.lap("fusion")
 
         parts = [read_submodel(job) for job in submodels]
-        tried = _try_formats(work, parts[: len(members)], fusion, recipes, refused)
-        if tried:
-            parts = [part.only([row["format"] for row in tried if not row["reason"]]) for part in parts]
         single = parts.pop() if settings.baselines else None
+        made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound)
+        if settings.format == AUTO:
+            made = _keep_fastest(work, plan, made, _fused_recipes(work, recipes), refused, measurers)
         with new_bundle(settings.out) as folder:
-            made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound, tried)
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
-            write_report(folder, manifest, parts, single, fusion, seconds.seconds, dataset)
+            write_report(folder, manifest, made.submodels, made.single, fusion, seconds.seconds, dataset)
     progress.update("bundle", 1.0, "written")
     return Path(settings.out)
 
@@ -366,20 +382,38 @@ def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:
     return read_fusion(store, recipe, fused)
 
 
-def _try_formats(
+def _keep_fastest(
     work: _Export,
-    parts: Sequence[MadeSubmodel],
-    fusion: MadeFusion,
-    submodels: dict[str, SubmodelRecipes],
+    plan: ExportPlan,
+    made: _Made,
+    fused: dict[str, Recipe],
     refused: dict[str, str],
-) -> list[dict[str, Any]]:
-    """What `--format auto` found of each candidate, the one to prefer first; nothing without it."""
-    settings, store = work.settings, work.store
-    if settings.format != AUTO:
-        return []
-    recipe = of_auto(settings, _fused_recipes(work, submodels))
-    kept = store.make(recipe, lambda result: try_formats(settings, parts, fusion.fused, result))
-    return [*kept.facts["tried"], *({"format": name, "reason": why} for name, why in refused.items())]
+    measurers: Measurers | None,
+) -> _Made:
+    """What `--format auto` keeps of all that was made, the format to prefer first."""
+    settings = work.settings
+
+    def on_devices(devices: Measurers) -> Mapping[str, tuple[Measured, ...]]:
+        work.progress.update("bundle", 0.0, "measuring on the devices")
+        with tempfile.TemporaryDirectory() as folder:
+            with new_bundle(Path(folder) / "candidates") as candidates:
+                _write(candidates, plan, settings, made)
+            largest = max(made.submodels, key=lambda submodel: submodel.config.macs)
+            return devices.measure(open_bundle(Path(folder) / "candidates"), largest.name)
+
+    result = work.store.make(
+        of_auto(settings, fused, () if measurers is None else measurers.keys),
+        lambda result: try_formats(
+            settings,
+            made.submodels,
+            made.fusion.fused,
+            result,
+            None if measurers is None else partial(on_devices, measurers),
+        ),
+    )
+    tried = [*result.facts["tried"], *({"format": name, "reason": why} for name, why in refused.items())]
+    kept = [row["format"] for row in tried if not row["reason"]]
+    return replace(made.only(kept), tried=tuple(tried))
 
 
 def _fused_recipes(work: _Export, submodels: dict[str, SubmodelRecipes]) -> dict[str, Recipe]:
@@ -438,7 +472,7 @@ def _write(folder: Path, plan: ExportPlan, settings: ExportSettings, made: _Made
             missing=made.fusion.fused[first].missing,
             single=made.single.variants[first].accuracy if made.single is not None else None,
         ),
-        extra={"tried": made.tried} if made.tried else {},
+        extra={"tried": list(made.tried)} if made.tried else {},
         config=settings.recorded(),
         seed=settings.seed,
         made_with={"edvit-tf": __version__, "python": platform.python_version(), **versions()},

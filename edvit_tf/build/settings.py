@@ -40,6 +40,7 @@ class ExportSettings:
         out: folder of the bundle; nothing may stand there yet.
         format: of the flatbuffers; several with commas between, the first of them is the one that counts; or
             `auto`, the fastest here of all that hold the floor.
+        on_device: with `auto`, it is measured on the devices of a fleet instead of here.
         floor: with `auto`, the least fused validation accuracy; by default half a point below the best.
         target: what they are for: `any`, `cpu`, `gpu`, `browser` or `coral`; what it cannot run is refused.
         sparsity: share of zeros in the sub-models' Dense kernels, 0 to below 1, or `2:4`, two in each four;
@@ -84,6 +85,7 @@ class ExportSettings:
     devices: int
     out: str
     format: str = "int8"
+    on_device: bool = False
     floor: float | None = None
     target: str = "any"
     random_weights: bool = False
@@ -147,6 +149,8 @@ class ExportSettings:
             raise UsageError(
                 f"--format auto measures this processor and knows nothing of {self.target}: name the formats"
             )
+        if self.on_device and self.format != AUTO:
+            raise UsageError("--on-device is where --format auto measures: add it, or leave --on-device out")
         if self.floor is not None and self.format != AUTO:
             raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")
         if self.budget is not None and self.widths == "uniform":

@@ -142,8 +142,8 @@ QUANTISE = Stage(
         "edvit_tf.build.submodel_job",
         "edvit_tf.build.retrain",
         "edvit_tf.build.quantisation",
-        "edvit_converters.graph",
         *_TRAINING,
+        *_CONVERSION,
     ),
 )
 CONVERT = Stage(
@@ -174,7 +174,12 @@ FUSION = Stage(
 AUTO_TRIED = Stage(
     "auto",
     ("floor", "memory_mb"),
-    ("edvit_tf.build.auto", "edvit_tf.runtime.interpreter", "edvit_tf.runtime.measure"),
+    (
+        "edvit_tf.build.auto",
+        "edvit_tf.bundle.tried",
+        "edvit_tf.runtime.interpreter",
+        "edvit_tf.runtime.measure",
+    ),
 )
 FUSED = Stage(
     "fused", (), ("edvit_tf.build.fusion_job", "edvit_tf.runtime.ensemble", "edvit_tf.runtime.fusion")
@@ -376,9 +381,12 @@ def of_fused(
     )
 
 
-def of_auto(settings: ExportSettings, fused: Mapping[str, Recipe]) -> Recipe:
-    """What `--format auto` found; measured once, so that the bundle stays as it was chosen."""
-    return AUTO_TRIED.recipe(settings, *fused.values(), formats=list(fused))
+def of_auto(settings: ExportSettings, fused: Mapping[str, Recipe], devices: Sequence[str]) -> Recipe:
+    """What `--format auto` found; measured once, so that the bundle stays as it was chosen.
+
+    `devices` says which ones measured, and is empty where this machine did.
+    """
+    return AUTO_TRIED.recipe(settings, *fused.values(), formats=list(fused), devices=list(devices))
 
 
 @cache

@@ -210,13 +210,15 @@ def _sparsify(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
 
 
 def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
-    from edvit_tf.build.quantisation import train_quantised  # TF-MOT takes seconds to import
+    # TF-MOT takes seconds to import.
+    from edvit_tf.build.quantisation import better_in_integers, train_quantised
 
     assert job.recipes.quantised is not None  # noqa: S101  the caller looked
     settings = QUANTISE.settings_of(job.settings)
-    quantised, reached = train_quantised(
-        read_unrounded(job),
-        _group_data(job, settings, dataset),
+    before, data = read_unrounded(job), _group_data(job, settings, dataset)
+    quantised, _ = train_quantised(
+        before,
+        data,
         Schedule(settings.qat_epochs, settings.batch, settings.rate * _QUANTISED_RATE),
         calibration_images(dataset, _RANGED_IMAGES),
         matching=settings.matching,
@@ -224,8 +226,10 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
         report=lambda done, message: report(_ROUNDED * done, f"quantisation, {message}"),
         snapshots=Snapshots(job.store.unfinished(job.recipes.quantised)),
     )
-    save(result.path(MODEL), quantised)
-    result.write_facts({"accuracy": reached})
+    calibration = calibration_images(dataset, CALIBRATED_IMAGES)
+    kept, (without, trained) = better_in_integers((before, quantised), data, calibration)
+    save(result.path(MODEL), kept)
+    result.write_facts({"without": without, "trained": trained})
 
 
 def _convert(job: SubmodelJob, student: Checkpoint, dataset: Dataset) -> None:

@@ -38,6 +38,13 @@ def export(
         str | None,
         typer.Option("--format", help="int8 unless given; several: f32,int8; or auto, the fastest here."),
     ] = None,
+    on_device: Annotated[
+        bool | None,
+        typer.Option("--on-device", help="With auto: the fastest on the devices of the fleet in --state."),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder of the fleet (default: the user's data folder).")
+    ] = None,
     floor: Annotated[
         float | None,
         typer.Option("--floor", help="Least fused accuracy for auto (default: best - 0.5 points)."),
@@ -156,7 +163,7 @@ def export(
 
     given = {
         "model": model, "data": data, "devices": devices, "out": out, "format": format_name,
-        "target": target, "floor": floor,
+        "target": target, "floor": floor, "on_device": on_device,
         "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
         "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
@@ -172,7 +179,7 @@ def export(
     if dry_run:
         _plan(settings, json=json)
     else:
-        _export(settings, json=json)
+        _export(settings, state, json=json)
 
 
 def _plan(settings: "ExportSettings", *, json: bool) -> None:
@@ -186,21 +193,27 @@ def _plan(settings: "ExportSettings", *, json: bool) -> None:
     plan.check_memory(settings.memory_mb)
 
 
-def _export(settings: "ExportSettings", *, json: bool) -> None:
+def _export(settings: "ExportSettings", state: Path | None, *, json: bool) -> None:
     from edvit_tf.build.export import STAGES
     from edvit_tf.build.export import export as export_bundle
     from edvit_tf.bundle.reader import open_bundle
+    from edvit_tf.cli.on_device import find_measurers
     from edvit_tf.cli.progress import bar
+    from edvit_tf.fleet.state import default_folder
 
+    # Before hours of work.
+    measurers = find_measurers(state or default_folder()) if settings.on_device else None
     say(f"Splitting {settings.model} over {settings.devices} devices into {settings.out}.")
     say(f"What is finished is kept in {settings.cache_folder}: if this is ended, the same command goes on.")
     with bar(STAGES) as progress:
-        folder = export_bundle(settings, progress)
+        folder = export_bundle(settings, progress, measurers)
     bundle = open_bundle(folder)
     if json:
         emit(_summary(bundle))
         return
     show(_bundle_table(bundle))
+    if tried := bundle.manifest.extra.get("tried"):
+        show(_tried_table(tried))
     show(f"Saved: {folder}")
     show("Next:")
     show(f"  edvit-tf evaluate {shlex.quote(str(folder))} --data {shlex.quote(settings.data)}")
@@ -224,6 +237,7 @@ def _summary(bundle: "Bundle") -> dict[str, object]:
             }
             for submodel in manifest.submodels
         ],
+        "tried": manifest.extra.get("tried", []),
         "accuracies": {
             "split": manifest.accuracies.split,
             "teacher": manifest.accuracies.teacher,
@@ -264,6 +278,25 @@ def _bundle_table(bundle: "Bundle") -> "Table":
     )
     if manifest.single is not None and accuracies.single is not None:
         row("single student", "all", bundle.file(manifest.single.file).stat().st_size, accuracies.single)
+    return table
+
+
+def _tried_table(tried: object) -> "Table":
+    """What `--format auto` found, and where."""
+    from rich.table import Table
+
+    rows = [row for row in tried if isinstance(row, dict)] if isinstance(tried, list) else []
+    names = list(dict.fromkeys(one["name"] for row in rows for one in row.get("devices", ())))
+    table = Table("format", "bytes", "accuracy", *(f"ms on {name}" for name in names or ["here"]), "")
+    for row in rows:
+        times = {one["name"]: one["ms"] for one in row.get("devices", ())} or {"here": row.get("ms")}
+        table.add_row(
+            row["format"],
+            f"{row['bytes']:,}" if "bytes" in row else "",
+            f"{row['accuracy']:.2%}" if "accuracy" in row else "",
+            *(f"{times[name]:.2f}" if times.get(name) else "" for name in names or ["here"]),
+            row["reason"] or "kept",
+        )
     return table
 
 

@@ -6,7 +6,7 @@ Written so that a failure at any point leaves the store and what is served as th
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -123,6 +123,39 @@ class Installer:
         yield InstallReply(
             step=InstallReply.SERVING, received_bytes=offer.total, microseconds=fresh.microseconds
         )
+
+    async def measure(
+        self, requests: AsyncIterable[InstallRequest], shelf: Shelf
+    ) -> AsyncGenerator[InstallReply, None]:
+        """Receive, check and prove one sub-model beside what is on the shelf, and forget it.
+
+        What is not served may be older than what is.
+
+        Raises:
+            DeviceError: with the reason; `device.memory` when it does not fit beside what is served.
+            TrustError: the manifest is unsigned, another fleet's, or expired.
+            BundleError: when the manifest is not valid.
+        """
+        parts = aiter(requests)
+        first = await _next(parts)
+        offer = _offer(first)
+        self._admit(first.header, offer, NOTHING)
+        needed, taken = offer.variant.memory_bytes, _taken(shelf.engines())
+        self._check_available(offer.submodel.id, needed)
+        if taken + needed > self.memory_bytes:
+            raise _no_memory(offer.submodel.id, needed, self.memory_bytes, taken)
+        with self.store.scratch() as scratch:
+            aside = replace(self, store=scratch)
+            yield InstallReply(step=InstallReply.RECEIVING)
+            async with aclosing(aside._receive(parts, offer, 0)) as progress:
+                async for received in progress:
+                    yield InstallReply(step=InstallReply.RECEIVING, received_bytes=received)
+            proof = asyncio.create_task(aside._verify(offer.variant.sha256, offer.vector.sha256))
+            async for _ in _signs_of_life(proof):
+                yield InstallReply(step=InstallReply.VERIFYING, received_bytes=offer.total)
+            microseconds = proof.result()
+        log.info("measured %s in %s: %d µs", offer.submodel.id, offer.variant.format, microseconds)
+        yield InstallReply(step=InstallReply.MEASURED, received_bytes=offer.total, microseconds=microseconds)
 
     async def _settle(self, digest: str, shelf: Shelf, swap: Swap) -> AsyncGenerator[InstallReply, None]:
         """Keep one of two bundles; if it rested it proves itself anew."""
@@ -254,7 +287,7 @@ class Installer:
         for base in bases:
             others = _without(base, offer).engines()
             others.pop(offer.variant.sha256, None)
-            taken = sum(held.memory_bytes for held in others.values())
+            taken = _taken(others)
             if taken + needed <= self.memory_bytes:
                 return base
         raise _no_memory(offer.submodel.id, needed, self.memory_bytes, taken)
@@ -305,15 +338,20 @@ class Installer:
         loaded = shelf.engines().get(variant.sha256)
         if loaded is not None:
             return replace(held, engine=loaded.engine, microseconds=loaded.microseconds)
-        paths = self.store.blob(variant.sha256), self.store.blob(vector)
+        microseconds = await self._verify(variant.sha256, vector)
+        try:
+            engine = Engine(await asyncio.to_thread(self.runtime.load, self.store.blob(variant.sha256)))
+        except ModelError as error:
+            raise DeviceError(error.message, code="device.load") from error
+        return replace(held, engine=engine, microseconds=microseconds)
+
+    async def _verify(self, sha256: str, vector: str) -> int:
+        """The median microseconds of one picture, in a child process that also held it against its vector."""
+        paths = self.store.blob(sha256), self.store.blob(vector)
         verdict = await asyncio.to_thread(self.runtime.verify, *paths)
         if not verdict.ok:
             raise DeviceError(f"the test vector failed: {verdict.reason}", code="device.vector")
-        try:
-            engine = Engine(await asyncio.to_thread(self.runtime.load, paths[0]))
-        except ModelError as error:
-            raise DeviceError(error.message, code="device.load") from error
-        return replace(held, engine=engine, microseconds=verdict.microseconds)
+        return verdict.microseconds
 
     def _record(self, manifest: bytes, shelf: Shelf) -> None:
         self.store.add(manifest)
@@ -399,6 +437,10 @@ def _variant(submodel: Submodel, file: str) -> Variant:
         if variant.file == file:
             return variant
     raise DeviceError(f"{submodel.id} has no variant {file[:80]!r}", code="device.variant")
+
+
+def _taken(loaded: Mapping[str, Held]) -> int:
+    return sum(held.memory_bytes for held in loaded.values())
 
 
 def _no_memory(what: str, needed: int, given: int, taken: int) -> DeviceError:

@@ -1,4 +1,4 @@
-"""What a device answers: hello, install, infer."""
+"""What a device answers: hello, install, measure, infer."""
 
 import asyncio
 import logging
@@ -60,6 +60,7 @@ class DeviceService:
         self._shelf = shelf
         self._installer = installer
         self._installing = asyncio.Lock()
+        self._measuring = asyncio.Lock()
         self._instance = secrets.token_bytes(INSTANCE_BYTES)
 
     @property
@@ -109,6 +110,24 @@ class DeviceService:
                     yield reply
         except EdvitError as error:
             log.warning("refused: %s", error.message)
+            yield InstallReply(step=InstallReply.REFUSED, reason=error.message, code=error.code)
+
+    async def measure(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        """Prove and measure one sub-model that is not kept; it gives way when one is to be installed."""
+        busy = DeviceError("a sub-model is being installed or measured: try again", code="device.busy")
+        try:
+            if self._installer is None:
+                raise DeviceError("this device takes no sub-models", code="device.fixed")
+            if self._measuring.locked():
+                raise busy
+            replies = self._installer.measure(requests, self._shelf)
+            async with self._measuring, aclosing(replies):
+                async for reply in replies:
+                    if self._installing.locked():
+                        raise busy
+                    yield reply
+        except EdvitError as error:
+            log.warning("not measured: %s", error.message)
             yield InstallReply(step=InstallReply.REFUSED, reason=error.message, code=error.code)
 
     def _swap(self, shelf: Shelf) -> None:

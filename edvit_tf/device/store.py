@@ -19,6 +19,7 @@ from edvit_tf.device.files import Files, LocalFiles, OpenFile
 from edvit_tf.errors import DeviceError
 
 _TEMPORARY = ".part"
+_SCRATCH = "scratch"
 # A file system needs some for itself: names, and the small file that says what is installed.
 SPARE_BYTES = 64 << 10
 
@@ -44,7 +45,7 @@ class Store:
                 f"another device runs on the store {path}: give this one a --store of its own",
                 code="device.store_in_use",
             ) from error
-        for left_over in path.glob(f"*{_TEMPORARY}"):
+        for left_over in (*path.glob(f"*{_TEMPORARY}"), *path.glob(f"{_SCRATCH}/blobs/*")):
             self._files.remove(left_over)
 
     def close(self) -> None:
@@ -126,6 +127,16 @@ class Store:
             for blob in sorted(self._blobs.iterdir()):
                 if blob.name not in hashes:
                     self._files.remove(blob)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator["Store"]:
+        """A store of its own for blobs that nobody keeps; it is empty again at the end."""
+        with contextlib.closing(Store(self.path / _SCRATCH, self._files)) as made:
+            made.keep_only(set())
+            try:
+                yield made
+            finally:
+                made.keep_only(set())
 
     def _part(self, sha256: str) -> Path:
         return self._blobs / f"{sha256}{_TEMPORARY}"

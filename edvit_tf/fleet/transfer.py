@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from edvit_tf.bundle.manifest import Variant
 from edvit_tf.bundle.reader import Bundle
@@ -43,6 +44,16 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+class Send(Protocol):
+    """`install` or `measure` of a link."""
+
+    def __call__(
+        self, requests: AsyncIterable[InstallRequest], *, timeout: float
+    ) -> AsyncGenerator[InstallReply, None]:
+        """Send one sub-model and yield the device's progress."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,21 @@ async def install(link: Link, parcel: Parcel, *, on_progress: OnProgress | None 
         DeviceError: the device refused it; what it served before it serves still.
         LinkError: the connection is broken and stays so.
     """
+    return await _deliver(link, link.install, InstallReply.SERVING, parcel, on_progress)
+
+
+async def measure(link: Link, parcel: Parcel) -> int:
+    """Have a device prove and measure one sub-model that it does not keep; returns and raises as `install`.
+
+    Raises:
+        ProtocolError: what runs there is too old to know how.
+    """
+    return await _deliver(link, link.measure, InstallReply.MEASURED, parcel)
+
+
+async def _deliver(
+    link: Link, send: Send, wanted: InstallReply.Step, parcel: Parcel, on_progress: OnProgress | None = None
+) -> int:
     furthest, attempts = -1, 0
     while True:
         reached = 0
@@ -114,7 +140,7 @@ async def install(link: Link, parcel: Parcel, *, on_progress: OnProgress | None 
                 on_progress(progress)
 
         try:
-            return await _attempt(link, parcel, note)
+            return await _attempt(link, send, wanted, parcel, note)
         except (LinkError, DeviceError) as error:
             attempts = 1 if reached > furthest else attempts + 1
             furthest = max(furthest, reached)
@@ -124,7 +150,9 @@ async def install(link: Link, parcel: Parcel, *, on_progress: OnProgress | None 
         await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1))
 
 
-async def _attempt(link: Link, parcel: Parcel, on_progress: OnProgress) -> int:
+async def _attempt(
+    link: Link, send: Send, wanted: InstallReply.Step, parcel: Parcel, on_progress: OnProgress
+) -> int:
     offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     total = parcel.total
 
@@ -135,14 +163,14 @@ async def _attempt(link: Link, parcel: Parcel, on_progress: OnProgress) -> int:
 
     last = InstallReply()
     timeout = VERIFY_SECONDS + total / SLOWEST_BYTES_A_SECOND
-    async with aclosing(link.install(requests(), timeout=timeout)) as replies:
+    async with aclosing(send(requests(), timeout=timeout)) as replies:
         async for last in _not_silent(replies, link):
             if last.step == InstallReply.RECEIVING and not offset.done():
                 offset.set_result(min(last.received_bytes, total))
             if last.step in _STEPS:
                 sent = min(last.received_bytes, total)
                 on_progress(Progress(parcel.submodel, parcel.device, _STEPS[last.step], sent, total))
-    _check(last, f"{parcel.device or link.address} refused {parcel.submodel}")
+    _check(last, f"{parcel.device or link.address} refused {parcel.submodel}", wanted)
     return last.microseconds
 
 
@@ -182,8 +210,8 @@ async def _tell(link: Link, request: InstallRequest, failure: str) -> None:
     _check(said[-1] if said else InstallReply(), failure)
 
 
-def _check(last: InstallReply, what: str) -> None:
-    if last.step != InstallReply.SERVING:
+def _check(last: InstallReply, what: str, wanted: InstallReply.Step = InstallReply.SERVING) -> None:
+    if last.step != wanted:
         reason = clean_text(last.reason, longest=300) or "it gave no reason"
         code = last.code if last.code in _AGAIN else "device.refused"
         raise DeviceError(f"{what}: {reason}", code=code)

@@ -118,12 +118,23 @@ class ChannelLink:
             reply: HelloReply = await self._stub.Hello(request, timeout=timeout)
         return reply
 
-    async def install(
+    def install(
         self, requests: AsyncIterable[InstallRequest], *, timeout: float
     ) -> AsyncGenerator[InstallReply, None]:
         """Send one sub-model and yield the device's progress."""
+        return self._send(self._stub.Install, requests, timeout)
+
+    def measure(
+        self, requests: AsyncIterable[InstallRequest], *, timeout: float
+    ) -> AsyncGenerator[InstallReply, None]:
+        """Send one sub-model that is only measured and yield the device's progress."""
+        return self._send(self._stub.Measure, requests, timeout)
+
+    async def _send(
+        self, method: Any, requests: AsyncIterable[InstallRequest], timeout: float
+    ) -> AsyncGenerator[InstallReply, None]:
         with self._translated(timeout):
-            call = self._stub.Install(requests, timeout=timeout)
+            call = method(requests, timeout=timeout)
             try:
                 async for reply in call:
                     yield reply
@@ -285,18 +296,29 @@ class _Servicer:
         except EdvitError as error:
             raise await _refuse(context, error) from error
 
-    async def Install(  # noqa: N802
+    def Install(  # noqa: N802
         self, requests: AsyncIterable[InstallRequest], context: Any
     ) -> AsyncGenerator[InstallReply, None]:
-        try:
-            async with aclosing(self._handler.install(requests)) as replies:
-                async for reply in replies:
-                    yield reply
-        except EdvitError as error:
-            raise await _refuse(context, error) from error
+        return _progress(self._handler.install(requests), context)
+
+    def Measure(  # noqa: N802
+        self, requests: AsyncIterable[InstallRequest], context: Any
+    ) -> AsyncGenerator[InstallReply, None]:
+        return _progress(self._handler.measure(requests), context)
 
     async def Infer(self, requests: AsyncIterable[InferRequest], context: Any) -> None:  # noqa: N802
         await self._answering.converse(requests, context.write)
+
+
+async def _progress(
+    replies: AsyncGenerator[InstallReply, None], context: Any
+) -> AsyncGenerator[InstallReply, None]:
+    try:
+        async with aclosing(replies):
+            async for reply in replies:
+                yield reply
+    except EdvitError as error:
+        raise await _refuse(context, error) from error
 
 
 async def _refuse(context: Any, error: EdvitError) -> EdvitError:

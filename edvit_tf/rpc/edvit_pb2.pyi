@@ -138,11 +138,13 @@ class InstallReply(_message.Message):
         VERIFYING: _ClassVar[InstallReply.Step]
         SERVING: _ClassVar[InstallReply.Step]
         REFUSED: _ClassVar[InstallReply.Step]
+        MEASURED: _ClassVar[InstallReply.Step]
     STEP_UNSPECIFIED: InstallReply.Step
     RECEIVING: InstallReply.Step
     VERIFYING: InstallReply.Step
     SERVING: InstallReply.Step
     REFUSED: InstallReply.Step
+    MEASURED: InstallReply.Step
     STEP_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]

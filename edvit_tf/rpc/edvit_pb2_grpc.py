@@ -44,6 +44,11 @@ class DeviceStub:
                 request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.SerializeToString,
                 response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.FromString,
                 _registered_method=True)
+        self.Measure = channel.stream_stream(
+                '/edvit.v1.Device/Measure',
+                request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.SerializeToString,
+                response_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.FromString,
+                _registered_method=True)
         self.Infer = channel.stream_stream(
                 '/edvit.v1.Device/Infer',
                 request_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InferRequest.SerializeToString,
@@ -72,6 +77,14 @@ class DeviceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Measure(self, request_iterator, context):
+        """Proves and measures one sub-model, and keeps nothing of it: what is held and served stays as it is. It is sent as
+        to be installed, from the first byte on. The device answers with its progress and ends with `measured` or `refused`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Infer(self, request_iterator, context):
         """Runs the named sub-models on pictures. One stream lives as long as the connection: a call of its own for each picture
         costs more than the picture. Answers come in any order; `turn` says to which request one belongs.
@@ -90,6 +103,11 @@ def add_DeviceServicer_to_server(servicer, server):
             ),
             'Install': grpc.stream_stream_rpc_method_handler(
                     servicer.Install,
+                    request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.FromString,
+                    response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.SerializeToString,
+            ),
+            'Measure': grpc.stream_stream_rpc_method_handler(
+                    servicer.Measure,
                     request_deserializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.FromString,
                     response_serializer=edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.SerializeToString,
             ),
@@ -151,6 +169,33 @@ class Device:
             request_iterator,
             target,
             '/edvit.v1.Device/Install',
+            edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.SerializeToString,
+            edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Measure(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/edvit.v1.Device/Measure',
             edvit__tf_dot_rpc_dot_edvit__pb2.InstallRequest.SerializeToString,
             edvit__tf_dot_rpc_dot_edvit__pb2.InstallReply.FromString,
             options,

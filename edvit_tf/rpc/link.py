@@ -43,6 +43,10 @@ class Handler(Protocol):
         """Take one sub-model; the last reply is SERVING or REFUSED."""
         ...
 
+    def measure(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        """Prove and measure one sub-model and keep nothing; the last reply is MEASURED or REFUSED."""
+        ...
+
     async def infer(self, request: InferRequest) -> InferReply:
         """Run the named sub-models on one picture."""
         ...
@@ -61,6 +65,12 @@ class Link(Protocol):
         self, requests: AsyncIterable[InstallRequest], *, timeout: float
     ) -> AsyncGenerator[InstallReply, None]:
         """Send one sub-model and yield the device's progress."""
+        ...
+
+    def measure(
+        self, requests: AsyncIterable[InstallRequest], *, timeout: float
+    ) -> AsyncGenerator[InstallReply, None]:
+        """Send one sub-model that is only measured and yield the device's progress."""
         ...
 
     async def infer(self, request: InferRequest, *, timeout: float, rest: bytes = b"") -> InferReply:
@@ -91,15 +101,25 @@ class InProcessLink:
         except TimeoutError:
             raise late(self.address, timeout) from None
 
-    async def install(
+    def install(
         self, requests: AsyncIterable[InstallRequest], *, timeout: float
     ) -> AsyncGenerator[InstallReply, None]:
         """Send one sub-model to the handler and yield its progress."""
+        return self._within(timeout, self._handler.install(requests))
+
+    def measure(
+        self, requests: AsyncIterable[InstallRequest], *, timeout: float
+    ) -> AsyncGenerator[InstallReply, None]:
+        """Have the handler measure one sub-model and yield its progress."""
+        return self._within(timeout, self._handler.measure(requests))
+
+    async def _within(
+        self, timeout: float, replies: AsyncGenerator[InstallReply, None]
+    ) -> AsyncGenerator[InstallReply, None]:
         try:
-            async with asyncio.timeout(timeout):
-                async with aclosing(self._handler.install(requests)) as replies:
-                    async for reply in replies:
-                        yield reply
+            async with asyncio.timeout(timeout), aclosing(replies):
+                async for reply in replies:
+                    yield reply
         except TimeoutError:
             raise late(self.address, timeout) from None
 

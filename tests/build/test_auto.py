@@ -1,14 +1,16 @@
 """--format auto: the fastest that is good enough comes first, and why the others did not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edvit_tf.build.auto import Tried, judge
+from edvit_tf.build.auto import judge
 from edvit_tf.build.export import export
 from edvit_tf.build.progress import Silent
 from edvit_tf.build.settings import AUTO_FORMATS, ExportSettings
 from edvit_tf.bundle.reader import open_bundle
+from edvit_tf.bundle.tried import Measured, Tried
 from edvit_tf.errors import PlanError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint, save
 
@@ -56,6 +58,42 @@ def test_when_nothing_is_good_enough_the_sentence_says_why() -> None:
         judge(FOUND, floor=0.95, memory_mb=None)
 
 
+def on(times: dict[str, float | None], candidate: Tried) -> Tried:
+    """The candidate as devices measured it; None where one did not run it."""
+    devices = tuple(
+        Measured(name, name, "r/1", ms, "" if ms is not None else f"{name} refused it")
+        for name, ms in times.items()
+    )
+    return replace(candidate, devices=devices, ms=max((m for m in times.values() if m), default=None))
+
+
+def test_each_device_has_its_fastest_and_that_of_most_comes_first() -> None:
+    found = [
+        on({"pc": 9.0, "pi": 40.0, "pi-2": 41.0}, INT8),
+        on({"pc": 8.9, "pi": 30.0, "pi-2": 31.0}, DYNAMIC),
+        on({"pc": 5.0, "pi": 60.0, "pi-2": 61.0}, F32),
+    ]
+    judged = judge(found, floor=None, memory_mb=None)
+    assert kept(judged) == ["int8-dynamic", "f32"], "f32 is right in the oldest interpreter too"
+    assert judged[2].reason == "int8-dynamic or f32 is faster or smaller"
+
+
+def test_of_formats_for_the_oldest_interpreter_the_slowest_device_chooses() -> None:
+    found = [
+        on({"pc": 9.0, "pi": 40.0}, INT8),
+        on({"pc": 4.0, "pi": 30.0}, DYNAMIC),
+        on({"pc": 5.0, "pi": 60.0}, F32),
+    ]
+    assert kept(judge(found, floor=None, memory_mb=None)) == ["int8-dynamic", "int8"]
+
+
+def test_what_no_device_ran_is_not_kept_and_one_that_some_ran_is_for_them() -> None:
+    found = [on({"pc": 2.0, "old": None}, DYNAMIC), on({"pc": None, "old": None}, F32)]
+    judged = judge([*found, on({"pc": 3.0, "old": 7.0}, INT8)], floor=None, memory_mb=None)
+    assert set(kept(judged)) == {"int8-dynamic", "int8"}
+    assert judged[2].reason == "no device ran it (pc: pc refused it; old: old refused it)"
+
+
 def test_every_candidate_is_kept_or_has_a_reason() -> None:
     judged = judge(FOUND, floor=None, memory_mb=None)
     assert sorted(candidate.format for candidate in judged) == sorted(c.format for c in FOUND)
@@ -66,6 +104,10 @@ def test_auto_tries_them_all_and_measures_what_is_here_alone() -> None:
     assert settings().formats == AUTO_FORMATS
     with pytest.raises(UsageError, match="knows nothing of gpu: name the formats"):
         settings(target="gpu")
+    with pytest.raises(UsageError, match="--on-device is where --format auto measures"):
+        ExportSettings(model="m", data="d", devices=2, out="o", on_device=True)
+    with pytest.raises(UsageError, match="devices of a fleet, and none was given"):
+        export(settings(on_device=True), Silent())
     with pytest.raises(UsageError, match="--floor is what --format auto must hold"):
         ExportSettings(model="m", data="d", devices=2, out="o", floor=0.9)
 

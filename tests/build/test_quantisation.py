@@ -10,7 +10,7 @@ from edvit_converters.tflite import convert
 from numpy.typing import NDArray
 
 from edvit_tf.build.data import Dataset
-from edvit_tf.build.quantisation import train_quantised
+from edvit_tf.build.quantisation import better_in_integers, train_quantised
 from edvit_tf.build.retrain import group_data, with_weights
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.surgery import group_head
@@ -63,6 +63,21 @@ def test_the_trained_model_is_as_right_in_integers(
     check(flatbuffer, "int8-full", trained.config, data.images, keras_answers(trained, data.images))
     right = run_many(flatbuffer, data.images).logits.argmax(axis=1) == data.labels
     assert float(np.mean(right)) == pytest.approx(reached, abs=0.05)
+
+
+def test_what_was_trained_is_kept_only_where_it_is_better(
+    student: Checkpoint, teacher: Checkpoint, dataset: Dataset
+) -> None:
+    logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
+    data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
+    images = dataset.train.images[:32]
+    head = {name: 0 * weight for name, weight in student.weights.items() if name.startswith("head/")}
+    spoiled = with_weights(student, {**student.weights, **head})
+    kept, reached = better_in_integers((spoiled, student), data, images)
+    assert kept is student
+    assert reached[1] > reached[0]
+    assert better_in_integers((student, student), data, images)[0] is student
+    assert better_in_integers((student, spoiled), data, images)[0] is student
 
 
 def test_zeros_and_rounding_are_not_for_one_export() -> None:

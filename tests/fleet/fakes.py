@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable
 import numpy as np
 
 from edvit_tf.bundle.reader import Bundle
-from edvit_tf.errors import DeviceError, LinkError
+from edvit_tf.errors import DeviceError, LinkError, ProtocolError
 from edvit_tf.fleet import Announced, Deployment
 from edvit_tf.rpc.edvit_pb2 import (
     Generation,
@@ -36,7 +36,8 @@ class FakeDevice:
     """Says of a sub-model what the bundle's test vector says; takes whatever is installed.
 
     `delay` seconds pass before every answer; `spoil` changes an answer; `alive` False cuts the wire; of so
-    many pictures as `resets` says the connection breaks.
+    many pictures as `resets` says the connection breaks. `measures` are the microseconds that it says in
+    turn of what it is to measure; without any it is too old to know how.
     """
 
     def __init__(self, number: int, bundle: Bundle, *, memory_bytes: int = 10**9) -> None:
@@ -52,6 +53,8 @@ class FakeDevice:
         self.resets = 0
         self.spoil: Callable[[InferReply], None] | None = None
         self.refuses = ""
+        self.measures: list[int] = []
+        self.measured = 0
         self.served: dict[str, str] = {}
         self.version = 0
         self.hellos = 0
@@ -119,6 +122,22 @@ class FakeDevice:
         self.served[submodel.id] = variant.sha256
         self.version = self.bundle.manifest.version
         yield InstallReply(step=InstallReply.SERVING, received_bytes=received)
+
+    async def measure(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        await self._reachable()
+        if not self.measures:
+            raise ProtocolError("what listens there is of another version")
+        header = InstallRequest()
+        async for part in requests:
+            if part.WhichOneof("part") == "header":
+                header = part
+                yield InstallReply(step=InstallReply.RECEIVING)
+        if self.refuses:
+            yield InstallReply(step=InstallReply.REFUSED, reason=self.refuses)
+            return
+        took = self.measures[self.measured % len(self.measures)]
+        self.measured += bool(header.header.variant)
+        yield InstallReply(step=InstallReply.MEASURED, microseconds=took)
 
     async def infer(self, request: InferRequest) -> InferReply:
         self.asked.append(request)

@@ -53,10 +53,13 @@ class Listener(Echo):
         self.calls += 1
         return await super().infer(request)
 
-    async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+    def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
         self.calls += 1
-        async for reply in super().install(requests):
-            yield reply
+        return super().install(requests)
+
+    def measure(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        self.calls += 1
+        return super().measure(requests)
 
 
 class Lure:

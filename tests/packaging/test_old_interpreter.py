@@ -3,37 +3,19 @@
 The last of its wheels are for Python 3.11 and NumPy 1, so it has an environment of its own.
 """
 
-import json
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-import numpy as np
 import pytest
 from edvit_converters.formats import FORMATS
 from edvit_converters.tflite import convert_all, convert_student
-from numpy.typing import NDArray
 
 from edvit_tf.build.coral import build_student, serving_student, student_of
-from edvit_tf.runtime.check import cosine
-from edvit_tf.runtime.ensemble import run_many
 from edvit_tf.vit.model import read_weights
 from tests.converters.models import CONFIGS, PRUNED, random_images, random_vit
-
-SCRIPT = """
-import json, sys
-import numpy as np
-from tflite_runtime.interpreter import Interpreter
-images, found = np.load(sys.argv[1]), {}
-for file in sys.argv[2:]:
-    interpreter = Interpreter(file)
-    interpreter.allocate_tensors()
-    run = interpreter.get_signature_runner("serving_default")
-    found[file] = [run(image=image[None])["feature"][0].tolist() for image in images]
-print(json.dumps(found))
-"""
-RIGHT = 0.997  # right interpreters reach it, wrong ones 0.27 and less
+from tests.packaging.interpreters import RIGHT, agreement
 
 pytestmark = pytest.mark.slow
 
@@ -50,22 +32,6 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def answers(
-    python: Path, folder: Path, made: dict[str, bytes], images: NDArray[np.uint8]
-) -> dict[str, float]:
-    """The cosine between the features there and here, by format."""
-    np.save(folder / "images.npy", images)
-    files = {name: folder / f"{name}.tflite" for name in made}
-    for name, content in made.items():
-        files[name].write_bytes(content)
-    command = [str(python), "-c", SCRIPT, str(folder / "images.npy"), *map(str, files.values())]
-    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return {
-        name: cosine(np.asarray(said[str(file)], np.float32), run_many(made[name], images).features)
-        for name, file in files.items()
-    }
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_formats_that_name_it_are_right_there(name: str, old_python: Path, tmp_path: Path) -> None:
     model = random_vit(CONFIGS[name])
@@ -76,7 +42,7 @@ def test_the_formats_that_name_it_are_right_there(name: str, old_python: Path, t
         if "tflite-runtime" in entry.runtimes and entry.maker != "student"
     )
     assert set(formats) == {"f32", "f16", "int8", "int8-full"}
-    found = answers(old_python, tmp_path, convert_all(model, formats, images), images)
+    found = agreement([old_python], tmp_path, convert_all(model, formats, images), images)
     assert min(found.values()) >= RIGHT, found
 
 
@@ -85,4 +51,4 @@ def test_a_student_for_a_coral_is_right_there(old_python: Path, tmp_path: Path) 
     weights = read_weights(build_student(config))
     images = random_images(PRUNED)
     made = {"edgetpu": convert_student(serving_student(config, weights), config.image, images)}
-    assert answers(old_python, tmp_path, made, images)["edgetpu"] >= RIGHT
+    assert agreement([old_python], tmp_path, made, images)["edgetpu"] >= RIGHT

@@ -36,13 +36,21 @@ class Echo:
         await self._answer()
         return HelloReply(protocol=PROTOCOL, id=self.id, name=request.software)
 
-    async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+    def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        return self._receive(requests, InstallReply.SERVING)
+
+    def measure(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:
+        return self._receive(requests, InstallReply.MEASURED)
+
+    async def _receive(
+        self, requests: AsyncIterable[InstallRequest], last: InstallReply.Step
+    ) -> AsyncGenerator[InstallReply, None]:
         try:
             async for request in requests:
                 self.received += len(request.chunk)
                 await self._answer()
                 yield InstallReply(step=InstallReply.RECEIVING, received_bytes=self.received)
-            yield InstallReply(step=InstallReply.SERVING, received_bytes=self.received)
+            yield InstallReply(step=last, received_bytes=self.received)
         finally:
             self.ended = True
 

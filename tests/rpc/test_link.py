@@ -132,6 +132,7 @@ async def test_every_call_arrives(opening: Opening) -> None:
         hello = await link.hello(HelloRequest(software="1.2"), timeout=5)
         reply = await link.infer(InferRequest(request_id="q", bundle_version=3), timeout=5)
         steps = [(step.step, step.received_bytes) async for step in link.install(chunks(2), timeout=5)]
+        measured = [step.step async for step in link.measure(chunks(1), timeout=5)]
     assert hello.name == "1.2"
     assert (reply.request_id, reply.bundle_version) == ("q", 3)
     assert steps == [
@@ -139,6 +140,7 @@ async def test_every_call_arrives(opening: Opening) -> None:
         (InstallReply.RECEIVING, 2000),
         (InstallReply.SERVING, 2000),
     ]
+    assert measured == [InstallReply.RECEIVING, InstallReply.MEASURED]
 
 
 async def test_a_late_answer_is_a_deadline_error(opening: Opening) -> None:
