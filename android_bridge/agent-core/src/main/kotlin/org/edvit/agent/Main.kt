@@ -9,6 +9,9 @@ import org.edvit.agent.device.Settings
 import org.edvit.agent.device.Waiting
 import org.edvit.agent.engine.LiteRt
 import org.edvit.agent.policy.Limits
+import org.edvit.agent.policy.LinuxConditions
+import org.edvit.agent.policy.PowerWatch
+import org.edvit.agent.policy.RunPolicy
 import org.edvit.agent.rpc.PROTOCOL
 import org.edvit.agent.store.Store
 import org.edvit.agent.trust.Membership
@@ -106,7 +109,8 @@ class Run : Callable<Int> {
         val journal = Journal()
         Logs.begin(journal)
         System.setProperty("net.dns.ttl", RECORD_SECONDS)
-        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), journal, ::waits, ::isReady)
+        val watch = PowerWatch(RunPolicy(Limits(chargingOnly, batteryFloor)), LinuxConditions()::now)
+        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), watch, journal, ::waits, ::isReady)
         var status = 0
         for ((signal, meaning) in mapOf("TERM" to 0, "INT" to INTERRUPTED)) {
             Signal.handle(Signal(signal)) {
@@ -135,7 +139,6 @@ class Run : Callable<Int> {
             memoryBytes = memory?.let { (it * MEGABYTE).toLong() } ?: LinuxMemory.halfOfMachine(),
             token = join?.let(Pairing::readToken),
             software = SOFTWARE,
-            limits = Limits(chargingOnly, batteryFloor),
         )
     }
 
