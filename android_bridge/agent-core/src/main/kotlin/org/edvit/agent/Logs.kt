@@ -1,5 +1,6 @@
 package org.edvit.agent
 
+import java.time.Instant
 import java.time.ZoneId
 import java.time.format.DateTimeFormatter
 import java.util.logging.ConsoleHandler
@@ -46,7 +47,7 @@ object Logs {
     internal object Line : Formatter() {
         override fun format(record: LogRecord): String {
             val trace = record.thrown?.let { "\n${it.stackTraceToString().trimEnd()}" }.orEmpty()
-            return Redaction.of("${TIME.format(record.instant)} ${formatMessage(record)}$trace\n")
+            return Redaction.of("${TIME.format(Instant.ofEpochMilli(record.millis))} ${formatMessage(record)}$trace\n")
         }
     }
 }

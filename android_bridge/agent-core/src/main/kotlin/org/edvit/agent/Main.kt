@@ -24,6 +24,7 @@ import java.net.Inet4Address
 import java.net.InetAddress
 import java.nio.file.Path
 import java.util.concurrent.Callable
+import kotlin.io.path.Path
 import kotlin.system.exitProcess
 
 private const val DEFAULT_PORT = 7434
@@ -65,7 +66,7 @@ class Common {
     /** The folder that was named, or the one of `edvit-tf device`. */
     val folder: Path
         get() =
-            store ?: (System.getenv("XDG_DATA_HOME")?.let(Path::of) ?: Path.of(System.getProperty("user.home"), ".local", "share"))
+            store ?: (System.getenv("XDG_DATA_HOME")?.let(::Path) ?: Path(System.getProperty("user.home"), ".local", "share"))
                 .resolve("edvit-tf")
                 .resolve("device")
 }
