@@ -15,6 +15,7 @@ where they enter; nothing above that place catches them again.
     ├── DeviceError         a device that refuses or fails
     │   └── ProtocolError   a device that speaks another protocol
     ├── BusyError           an aggregator that has too much to do
+    ├── PhoneError          a phone, or the program that reaches it, that is not there or refuses
     └── LinkError           a device that cannot be reached
         └── DeadlineError   an answer that did not come in time
 """
@@ -101,6 +102,12 @@ class BusyError(EdvitError):
     """An aggregator that has too much to do at the moment, or is about to stop."""
 
     code = "busy"
+
+
+class PhoneError(EdvitError):
+    """A phone, or the program that reaches it, that is not there or refuses."""
+
+    code = "phone"
 
 
 class LinkError(EdvitError):

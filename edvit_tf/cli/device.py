@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edvit_tf.cli.output import JsonOption, emit, say, show
+from edvit_tf.cli.output import JsonOption, emit, qr_code, say, show
 from edvit_tf.cli.units import (
     Service,
     UnitFolderOption,
@@ -114,7 +114,7 @@ def run(
             emit({"waiting": asdict(waiting)})
         elif waiting.code:
             show(f"{waiting.name} waits to be adopted. Its code is {waiting.code}")
-            show(_qr(waiting.link))
+            show(qr_code(waiting.link))
             show(f"On the aggregator: edvit-tf fleet adopt {waiting.name}")
         else:
             show(f"{waiting.name} waits for its fleet: any `edvit-tf fleet deploy` there takes it")
@@ -188,17 +188,6 @@ def leave(
         emit({"left": left})
     else:
         show("The device belongs to no fleet now" if left else "The device belonged to no fleet")
-
-
-def _qr(text: str) -> str:
-    """A QR code that a terminal can show."""
-    import io
-
-    import segno
-
-    drawing = io.StringIO()
-    segno.make(text, error="l").terminal(drawing, border=2, compact=True)
-    return drawing.getvalue()
 
 
 def _default_store() -> Path:

@@ -20,6 +20,7 @@ from edvit_tf.cli.fleet import app as fleet
 from edvit_tf.cli.infer import infer
 from edvit_tf.cli.inspect import inspect
 from edvit_tf.cli.output import fail, say, wants_json
+from edvit_tf.cli.phone import app as phone
 from edvit_tf.cli.serve import serve
 from edvit_tf.cli.train import train
 from edvit_tf.errors import EdvitError
@@ -55,6 +56,7 @@ app.command()(benchmark)
 app.command()(cache)
 app.add_typer(device, name="device")
 app.add_typer(fleet, name="fleet")
+app.add_typer(phone, name="phone")
 app.command()(infer)
 app.command()(serve)
 app.command()(demo)

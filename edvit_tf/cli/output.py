@@ -57,6 +57,17 @@ def say(message: RenderableType) -> None:
     screen.print(message, soft_wrap=isinstance(message, str))
 
 
+def qr_code(text: str) -> str:
+    """A QR code that a terminal can show."""
+    import io
+
+    import segno
+
+    drawing = io.StringIO()
+    segno.make(text, error="l").terminal(drawing, border=2, compact=True)
+    return drawing.getvalue()
+
+
 def wants_json(arguments: Sequence[str]) -> bool:
     """Tell whether `--json` is among the options: errors must know it even when parsing has failed."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edvit_tf.cli.output import JsonOption, emit, show
+from edvit_tf.cli.output import JsonOption, emit, qr_code, show
 
 if TYPE_CHECKING:
     from edvit_tf.fleet import Announced
@@ -67,6 +67,7 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long it is valid.")] = 24.0,
     show_all: Annotated[bool, typer.Option("--list", help="List the tokens instead.")] = False,
     revoke: Annotated[str | None, typer.Option(help="Revoke the token with this id instead.")] = None,
+    qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too, for a phone.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a token with which machines that nobody sits at join: edvit-tf device run --join TOKEN."""
@@ -98,6 +99,8 @@ def token(
         emit({"id": made.id, "token": str(made)})
     else:
         show(str(made))
+        if qr:
+            show(qr_code(str(made)))
 
 
 def adopt(

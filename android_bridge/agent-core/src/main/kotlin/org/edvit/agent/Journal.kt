@@ -1,6 +1,7 @@
 package org.edvit.agent
 
 import com.google.gson.Gson
+import java.time.Instant
 import java.util.concurrent.locks.ReentrantLock
 import java.util.logging.Handler
 import java.util.logging.Level
@@ -21,7 +22,8 @@ class Journal(
     private val more = lock.newCondition()
 
     override fun publish(record: LogRecord) {
-        val fields = mapOf("time" to record.instant.toString(), "level" to level(record.level), "logger" to record.loggerName)
+        val time = Instant.ofEpochMilli(record.millis).toString()
+        val fields = mapOf("time" to time, "level" to level(record.level), "logger" to record.loggerName)
         val message = Redaction.of(record.message + record.thrown?.let { "\n${it.stackTraceToString()}" }.orEmpty())
         val line = Gson().toJson(fields + ("message" to message.take(LONGEST_MESSAGE)))
         lock.withLock {

@@ -1,9 +1,11 @@
 package org.edvit.agent
 
+import java.time.Instant
 import java.time.ZoneId
 import java.time.format.DateTimeFormatter
 import java.util.logging.ConsoleHandler
 import java.util.logging.Formatter
+import java.util.logging.Handler
 import java.util.logging.Level
 import java.util.logging.LogRecord
 import java.util.logging.Logger
@@ -30,11 +32,14 @@ object Logs {
     // java.util.logging keeps these weakly.
     private val noisy = listOf("io.grpc", "javax.jmdns").map(Logger::getLogger)
 
-    /** Write what the agent logs to standard error and into the journal, and of the libraries only what went wrong. */
-    fun begin(journal: Journal) {
+    /** Write what the agent logs to `screen` (else standard error) and into the journal, and of libraries only what went wrong. */
+    fun begin(
+        journal: Journal,
+        screen: Handler = ConsoleHandler(),
+    ) {
         val root = Logger.getLogger("")
         root.handlers.forEach(root::removeHandler)
-        root.addHandler(ConsoleHandler().apply { formatter = Line })
+        root.addHandler(screen.apply { formatter = Line })
         root.addHandler(journal)
         noisy.forEach { it.level = Level.SEVERE }
     }
@@ -42,7 +47,7 @@ object Logs {
     internal object Line : Formatter() {
         override fun format(record: LogRecord): String {
             val trace = record.thrown?.let { "\n${it.stackTraceToString().trimEnd()}" }.orEmpty()
-            return Redaction.of("${TIME.format(record.instant)} ${formatMessage(record)}$trace\n")
+            return Redaction.of("${TIME.format(Instant.ofEpochMilli(record.millis))} ${formatMessage(record)}$trace\n")
         }
     }
 }

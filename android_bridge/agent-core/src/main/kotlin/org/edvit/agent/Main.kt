@@ -9,6 +9,9 @@ import org.edvit.agent.device.Settings
 import org.edvit.agent.device.Waiting
 import org.edvit.agent.engine.LiteRt
 import org.edvit.agent.policy.Limits
+import org.edvit.agent.policy.LinuxConditions
+import org.edvit.agent.policy.PowerWatch
+import org.edvit.agent.policy.RunPolicy
 import org.edvit.agent.rpc.PROTOCOL
 import org.edvit.agent.store.Store
 import org.edvit.agent.trust.Membership
@@ -21,6 +24,7 @@ import java.net.Inet4Address
 import java.net.InetAddress
 import java.nio.file.Path
 import java.util.concurrent.Callable
+import kotlin.io.path.Path
 import kotlin.system.exitProcess
 
 private const val DEFAULT_PORT = 7434
@@ -62,7 +66,7 @@ class Common {
     /** The folder that was named, or the one of `edvit-tf device`. */
     val folder: Path
         get() =
-            store ?: (System.getenv("XDG_DATA_HOME")?.let(Path::of) ?: Path.of(System.getProperty("user.home"), ".local", "share"))
+            store ?: (System.getenv("XDG_DATA_HOME")?.let(::Path) ?: Path(System.getProperty("user.home"), ".local", "share"))
                 .resolve("edvit-tf")
                 .resolve("device")
 }
@@ -106,7 +110,8 @@ class Run : Callable<Int> {
         val journal = Journal()
         Logs.begin(journal)
         System.setProperty("net.dns.ttl", RECORD_SECONDS)
-        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), journal, ::waits, ::isReady)
+        val watch = PowerWatch(RunPolicy(Limits(chargingOnly, batteryFloor)), LinuxConditions()::now)
+        val agent = Agent(settings, LiteRt(LiteRt.find(litert)), JmDnsAnnouncer(PROTOCOL), watch, journal, ::waits, ::isReady)
         var status = 0
         for ((signal, meaning) in mapOf("TERM" to 0, "INT" to INTERRUPTED)) {
             Signal.handle(Signal(signal)) {
@@ -135,7 +140,6 @@ class Run : Callable<Int> {
             memoryBytes = memory?.let { (it * MEGABYTE).toLong() } ?: LinuxMemory.halfOfMachine(),
             token = join?.let(Pairing::readToken),
             software = SOFTWARE,
-            limits = Limits(chargingOnly, batteryFloor),
         )
     }
 

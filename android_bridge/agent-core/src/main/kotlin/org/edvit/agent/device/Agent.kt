@@ -3,10 +3,7 @@ package org.edvit.agent.device
 import org.edvit.agent.EdvitError
 import org.edvit.agent.Journal
 import org.edvit.agent.engine.Runtime
-import org.edvit.agent.policy.Limits
-import org.edvit.agent.policy.LinuxConditions
 import org.edvit.agent.policy.PowerWatch
-import org.edvit.agent.policy.RunPolicy
 import org.edvit.agent.rpc.DevicePort
 import org.edvit.agent.rpc.checkFree
 import org.edvit.agent.rpc.servePairing
@@ -34,7 +31,6 @@ class Settings(
     val memoryBytes: Long,
     val token: Token?,
     val software: String,
-    val limits: Limits,
 )
 
 /** A device that serves and is announced. */
@@ -61,11 +57,16 @@ class Waiting(
         }
 }
 
-/** The device agent: open the store, serve what is in it, announce it, and stop cleanly when told to. */
+/**
+ * The device agent: open the store, serve what is in it, announce it, and stop cleanly when told to.
+ *
+ * `watch` says when its machine must not work; each kind of machine looks at its power in its own way.
+ */
 class Agent(
     private val settings: Settings,
     private val runtime: Runtime,
     private val announcer: Announcer,
+    private val watch: PowerWatch,
     private val journal: Journal,
     private val onWaiting: (Waiting) -> Unit,
     private val onReady: (Ready) -> Unit,
@@ -84,14 +85,13 @@ class Agent(
 
     private fun serve(store: Store) {
         val identity = Identity.loadOrMake(store)
-        val facts = Facts(identity.id, settings.name, settings.software, runtime.name, settings.memoryBytes)
+        val facts = Facts(identity.id, settings.name, settings.software, runtime, settings.memoryBytes)
         val membership = Membership.load(store) ?: becomeMember(store, identity, facts) ?: return
         sayIfNotValid(membership)
         val port = DevicePort(settings.address, settings.port, Shown(store, identity, membership))
         // An announcement takes seconds to go out; who is quicker than the proofs waits a moment at the port.
         announcer.announce(facts, settings.address, port.port, 0).use {
             val installer = Installer(store, runtime, settings.memoryBytes, membership.bundleKey)
-            val watch = PowerWatch(RunPolicy(settings.limits), LinuxConditions()::now)
             DeviceService(facts, installer.restore(), installer, watch::pause).use { service ->
                 port.serve(service, journal).use {
                     onReady(Ready(identity.id, settings.name, settings.address.hostAddress, port.port))

@@ -23,9 +23,9 @@ fun interface Announcer {
 /** The addresses of this machine under which a port on `address` is reached; 0.0.0.0 means all of them. */
 fun reachable(address: InetAddress): List<InetAddress> {
     if (!address.isAnyLocalAddress) return listOf(address)
-    val found = NetworkInterface.networkInterfaces().flatMap { it.inetAddresses() }.toList()
+    val found = NetworkInterface.getNetworkInterfaces().asSequence().flatMap { it.inetAddresses.asSequence() }
     // Another machine that tried our loopback address would meet itself.
-    val beyond = found.filter { it is Inet4Address && !it.isLoopbackAddress }.sortedBy { it.hostAddress }
+    val beyond = found.filter { it is Inet4Address && !it.isLoopbackAddress }.sortedBy { it.hostAddress }.toList()
     return beyond.ifEmpty { listOf(InetAddress.getLoopbackAddress()) }
 }
 

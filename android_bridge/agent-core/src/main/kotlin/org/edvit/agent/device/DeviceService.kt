@@ -4,7 +4,9 @@ import com.google.protobuf.ByteString
 import com.google.protobuf.UnsafeByteOperations
 import org.edvit.agent.EdvitError
 import org.edvit.agent.bundle.InputSpec
+import org.edvit.agent.engine.Accelerator
 import org.edvit.agent.engine.Pending
+import org.edvit.agent.engine.Runtime
 import org.edvit.agent.engine.Timed
 import org.edvit.agent.policy.Pause
 import org.edvit.agent.quote
@@ -35,10 +37,11 @@ data class Facts(
     val memoryBytes: Long,
     val energyJoules: Double = 1000.0,
     val joulesPerMac: Double = 1e-9,
-    val accelerator: String = "",
-    val acceleratorReason: String = "this version uses the CPU only",
-    val targets: List<String> = listOf("any", "cpu"),
-)
+    val accelerator: Accelerator = Accelerator(),
+) {
+    constructor(id: String, name: String, software: String, runtime: Runtime, memoryBytes: Long) :
+        this(id, name, software, runtime.name, memoryBytes, accelerator = runtime.accelerator)
+}
 
 /**
  * A device's side of the protocol: hello, install, infer.
@@ -80,13 +83,13 @@ class DeviceService(
                 .setName(facts.name)
                 .setSoftware(facts.software)
                 .setRuntime(facts.runtime)
-                .setAccelerator(facts.accelerator)
-                .setAcceleratorReason(facts.acceleratorReason)
+                .setAccelerator(facts.accelerator.name)
+                .setAcceleratorReason(facts.accelerator.reason)
                 .setMemoryBytes(facts.memoryBytes)
                 .setEnergyJoules(facts.energyJoules)
                 .setJoulesPerMac(facts.joulesPerMac)
                 .addAllGenerations(shelf.say())
-                .addAllTargets(facts.targets)
+                .addAllTargets(facts.accelerator.targets)
                 .setInstance(instance)
         shelf.first?.let { reply.setBundle(it.bundle).setBundleVersion(it.version).addAllHoldings(it.holdings()) }
         return reply.build()

@@ -1,7 +1,7 @@
 package org.edvit.agent.device
 
 import java.io.IOException
-import java.nio.file.Path
+import kotlin.io.path.Path
 import kotlin.io.path.readText
 import kotlin.io.path.useLines
 
@@ -13,8 +13,8 @@ fun interface AvailableMemory {
 
 /** Of Linux: the least of what the machine has available and what its control group leaves. */
 object LinuxMemory : AvailableMemory {
-    private val MEMINFO = Path.of("/proc/meminfo")
-    private val GROUP = Path.of("/sys/fs/cgroup")
+    private val MEMINFO = Path("/proc/meminfo")
+    private val GROUP = Path("/sys/fs/cgroup")
     private const val KILOBYTE = 1024L
 
     override fun bytes(): Long = minOf(figure("MemAvailable") ?: Long.MAX_VALUE, group() ?: Long.MAX_VALUE).coerceAtLeast(0)

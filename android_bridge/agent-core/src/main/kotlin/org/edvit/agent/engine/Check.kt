@@ -4,8 +4,10 @@ import com.google.gson.Gson
 import com.google.gson.JsonSyntaxException
 import org.edvit.agent.EdvitError
 import org.edvit.agent.bundle.TestVector
+import java.io.File
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
+import kotlin.io.path.Path
 import kotlin.io.path.name
 import kotlin.io.path.readBytes
 import kotlin.math.sqrt
@@ -71,13 +73,13 @@ internal fun verifyInChild(
     flatbuffer: Path,
     vector: Path,
 ): Verdict {
-    val java = Path.of(System.getProperty("java.home"), "bin", "java").toString()
+    val java = Path(System.getProperty("java.home"), "bin", "java").toString()
     // A crash is expected here: no core, no report.
     val options = listOf("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-CreateCoredumpOnCrash", "-XX:ErrorFile=/dev/null")
     val command =
         listOf(java) + options +
             listOf("-cp", System.getProperty("java.class.path"), "org.edvit.agent.engine.CheckKt", "$library", "$flatbuffer", "$vector")
-    val child = ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.DISCARD).start()
+    val child = ProcessBuilder(command).redirectError(File("/dev/null")).start()
     try {
         child.outputStream.close()
         // The verdict is a line: it fits into the pipe, and the child ends without our reading it.
@@ -97,6 +99,6 @@ internal fun verifyInChild(
 
 /** What the child runs: the library, the flatbuffer, the test vector; prints the verdict as one JSON object. */
 fun main(arguments: Array<String>) {
-    val (library, flatbuffer, vector) = arguments.map(Path::of)
+    val (library, flatbuffer, vector) = arguments.map(::Path)
     println(Gson().toJson(verify(LiteRt(library), flatbuffer, vector)))
 }

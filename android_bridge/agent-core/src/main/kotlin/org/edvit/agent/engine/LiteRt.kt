@@ -9,6 +9,7 @@ import com.sun.jna.ptr.PointerByReference
 import org.edvit.agent.EdvitError
 import java.nio.file.Files
 import java.nio.file.Path
+import kotlin.io.path.Path
 import kotlin.io.path.isRegularFile
 import kotlin.io.path.name
 
@@ -188,7 +189,7 @@ class LiteRt(
          */
         fun find(option: Path?): Path {
             val named =
-                option ?: System.getenv("EDVIT_LITERT")?.let(Path::of)
+                option ?: System.getenv("EDVIT_LITERT")?.let(::Path)
                     ?: throw EdvitError("no interpreter was named: $HOW_TO_GET_IT", "model.runtime")
             if (!named.isRegularFile()) throw EdvitError("there is no file $named: $HOW_TO_GET_IT", "model.runtime")
             return named
@@ -220,7 +221,7 @@ class LiteRt(
 
         /** Refuse what is plainly no flatbuffer before native code sees it. */
         private fun checkIdentifier(flatbuffer: Path) {
-            val head = Files.newInputStream(flatbuffer).use { it.readNBytes(IDENTIFIER_END) }
+            val head = ByteArray(IDENTIFIER_END).also { head -> Files.newInputStream(flatbuffer).use { it.read(head) } }
             if (String(head, Charsets.ISO_8859_1).drop(4) != "TFL3") {
                 throw EdvitError("${flatbuffer.name} is no TFLite flatbuffer", "model.load")
             }

@@ -28,10 +28,22 @@ class Verdict(
     val ok: Boolean get() = reason.isEmpty()
 }
 
+/** What computes beside the processor: its `name`, or an empty one and the `reason` why nothing does. */
+data class Accelerator(
+    val name: String = "",
+    val reason: String = "this version uses the CPU only",
+) {
+    /** What a manifest's variant may be made for to run here. */
+    val targets: List<String> get() = listOfNotNull("any", "cpu", name.ifEmpty { null })
+}
+
 /** What a device needs of an interpreter. */
 interface Runtime {
     /** The interpreter and its version, "ai-edge-litert/2.3.0". */
     val name: String
+
+    /** What computes beside the processor. */
+    val accelerator: Accelerator get() = Accelerator()
 
     /**
      * Load a flatbuffer.

@@ -2,13 +2,14 @@ package org.edvit.agent.policy
 
 import java.io.IOException
 import java.nio.file.Path
+import kotlin.io.path.Path
 import kotlin.io.path.isDirectory
 import kotlin.io.path.listDirectoryEntries
 import kotlin.io.path.readText
 
 /** The power supplies of a Linux machine (`/sys/class/power_supply`); one without a battery is on the mains. */
 class LinuxConditions(
-    private val supplies: Path = Path.of("/sys/class/power_supply"),
+    private val supplies: Path = Path("/sys/class/power_supply"),
 ) {
     /** How the machine is now. */
     fun now(): Conditions {

@@ -9,17 +9,22 @@ class PowerWatch(
     private val nanoseconds: () -> Long = System::nanoTime,
 ) {
     private var asked: Long? = null
-    private var pause: Pause? = null
+    private var pauses = emptyList<Pause>()
 
     /** Why the device must not work now, or null. */
+    fun pause(): Pause? = pauses().firstOrNull()
+
+    /** Every reason why it must not. */
     @Synchronized
-    fun pause(): Pause? {
+    fun pauses(): List<Pause> {
         val now = nanoseconds()
-        if (asked?.let { now - it < INTERVAL } == true) return pause
+        if (asked?.let { now - it < INTERVAL } == true) return pauses
         asked = now
-        val found = policy.judge(conditions()).firstOrNull()
-        if (found?.code != pause?.code) log.info(found?.let { "pausing: ${it.reason}" } ?: "going on")
-        pause = found
+        val found = policy.judge(conditions())
+        if (found.firstOrNull()?.code != pauses.firstOrNull()?.code) {
+            log.info(found.firstOrNull()?.let { "pausing: ${it.reason}" } ?: "going on")
+        }
+        pauses = found
         return found
     }
 

@@ -25,7 +25,7 @@ internal class MutualTls(
     private var built: Pair<Membership, SSLContext>? = null
 
     override fun admit(socket: Socket): Pair<Socket, X509Certificate> {
-        val secured = context().socketFactory.createSocket(socket, null, true) as SSLSocket
+        val secured = context().socketFactory.createSocket(socket, socket.inetAddress.hostAddress, socket.port, true) as SSLSocket
         secured.useClientMode = false
         secured.needClientAuth = true
         shake(secured)
@@ -60,10 +60,11 @@ internal class MutualTls(
     }
 
     private fun make(membership: Membership): SSLContext {
-        val nothing = CharArray(0)
+        // A key store wants a password, and not every platform's an empty one; nobody ever writes this one down.
+        val password = "edvit".toCharArray()
         val mine = empty()
-        mine.setKeyEntry("device", shown.identity.key, nothing, arrayOf(membership.certificate))
-        val keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm()).apply { init(mine, nothing) }
+        mine.setKeyEntry("device", shown.identity.key, password, arrayOf(membership.certificate))
+        val keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm()).apply { init(mine, password) }
         val believed = empty()
         believed.setCertificateEntry("authority", membership.authority)
         val trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm()).apply { init(believed) }

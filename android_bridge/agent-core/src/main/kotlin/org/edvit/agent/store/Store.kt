@@ -13,6 +13,7 @@ import java.nio.file.Path
 import java.nio.file.StandardOpenOption.CREATE
 import java.nio.file.StandardOpenOption.WRITE
 import java.security.SecureRandom
+import kotlin.io.path.listDirectoryEntries
 import kotlin.io.path.name
 import java.nio.file.Files as Paths
 
@@ -166,7 +167,7 @@ class Store(
         files.syncFolder(folder.toAbsolutePath().parent)
     }
 
-    private fun names(folder: Path): List<Path> = Paths.list(folder).use { it.toList() }
+    private fun names(folder: Path): List<Path> = folder.listDirectoryEntries()
 
     private fun held(channel: FileChannel): Boolean =
         try {
