@@ -29,7 +29,7 @@ test-slow: .venv/dev.stamp  ## The tests that take minutes
 	$(BIN)/pytest -m "$(SLOW)"
 
 test-fleet: .venv/dev.stamp  ## Devices as processes, and what breaks them: power, network, disk (some minutes)
-	$(BIN)/pytest -m "$(FLEET)"
+	$(BIN)/pytest -m "$(FLEET)" --durations=25
 
 android: .venv/dev.stamp  ## Build and test the agent for phones on a Java virtual machine, also in a fleet (some minutes)
 	@command -v mvn > /dev/null && javac -version 2> /dev/null | grep -qE ' (1[7-9]|[2-9][0-9])' \
