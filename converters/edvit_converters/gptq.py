@@ -58,7 +58,9 @@ def round_kernel(kernel: Array, moments: NDArray[np.float64]) -> Rounded:
 
 def _scales(kernel: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each row the scale with which plain rounding moves the output least."""
-    largest = np.maximum(np.abs(kernel).max(axis=1), np.finfo(np.float32).tiny) / LEVELS
+    largest = np.abs(kernel).max(axis=1) / LEVELS
+    # A unit that was pruned away: interpreters refuse a scale of 0, and next to it.
+    largest[largest * _CLIPPED[0] < np.finfo(np.float32).tiny] = 1.0
     best = np.array(largest)
     least = np.full(len(kernel), np.inf)
     for share in _CLIPPED:

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edvit_converters.compact import pack, unpack
-from edvit_converters.gptq import Array, Rounded, round_kernel
+from edvit_converters.gptq import LEVELS, Array, Rounded, round_kernel
 from edvit_tf.runtime.check import cosine
 from edvit_tf.runtime.ensemble import run_many
 from edvit_tf.runtime.interpreter import traced
@@ -58,12 +58,39 @@ def store_rounded(flatbuffer: bytes, rounded: Mapping[str, Rounded]) -> bytes:
     model = unpack(flatbuffer)
     for product in _products(model):
         if product.name in rounded:
-            levels = rounded[product.name].levels.ravel().astype(np.uint8) & 0x0F
-            product.content.data = (
-                levels[::2] | np.append(levels[1::2], np.zeros(levels.size % 2, np.uint8)) << 4
-            )
+            product.content.data = _packed(rounded[product.name].levels)
             product.kernel.quantization.scale = rounded[product.name].scale
     return pack(model, len(flatbuffer))
+
+
+def revive_scales(flatbuffer: bytes) -> bytes:
+    """Give outputs whose weights are all 0 a scale of 1 in int4: the quantiser's 0 no interpreter takes."""
+    model, changed = unpack(flatbuffer), False
+    for product in _products(model):
+        scale = np.array(product.kernel.quantization.scale)
+        dead = scale < np.finfo(np.float32).tiny
+        if product.kernel.type == schema.TensorType.INT4 and dead.any():
+            levels = _unpacked(product)
+            levels[dead] = 0
+            product.content.data = _packed(levels)
+            product.kernel.quantization.scale = np.where(dead, np.float32(1), scale)
+            changed = True
+    return pack(model, len(flatbuffer)) if changed else flatbuffer
+
+
+def _packed(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Two levels in a byte, the first one in its lower half."""
+    halves = levels.ravel().astype(np.uint8) & 0x0F
+    lower, upper = halves[::2], np.append(halves[1::2], np.zeros(halves.size % 2, np.uint8))
+    return np.asarray(lower | upper << 4, np.uint8)
+
+
+def _unpacked(product: _Product) -> NDArray[np.int8]:
+    content = np.asarray(product.content.data, np.uint8)
+    halves = np.stack([content & 0x0F, content >> 4], axis=1).ravel()[: product.weights]
+    levels = halves.astype(np.int8)
+    levels[levels > LEVELS] -= 16
+    return levels.reshape(product.kernel.shape)
 
 
 def _moments(flatbuffer: bytes, images: Images) -> dict[str, NDArray[np.float64]]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edvit_converters.formats import find
-from edvit_converters.int4 import round_products, store_rounded
+from edvit_converters.int4 import revive_scales, round_products, store_rounded
 from edvit_tf.errors import MissingPackage
 from edvit_tf.quiet import without_lines
 from edvit_tf.runtime.interpreter import DELEGATE_NOTE, SIGNATURE
@@ -44,7 +44,7 @@ def quantize(flatbuffer: bytes, format_name: str, calibration: Images | None) ->
 def _int4(flatbuffer: bytes, calibration: Images | None) -> bytes:
     """With pictures rounded for them; without, clipped by OCTAV (arXiv 2206.06501), which needs none."""
     if calibration is None or len(calibration) == 0:
-        return _apply(flatbuffer, _int4_recipe(None, "OCTAV"), None)
+        return revive_scales(_apply(flatbuffer, _int4_recipe(None, "OCTAV"), None))
     rounded = round_products(flatbuffer, calibration)
     return store_rounded(_apply(flatbuffer, _int4_recipe(rounded), None), rounded)
 

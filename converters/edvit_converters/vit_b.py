@@ -4,6 +4,7 @@ Sizes and times do not depend on the weights. Every figure is the minimum over i
 """
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from edvit_converters.tflite import convert_all
 from edvit_tf.errors import MissingPackage
 from edvit_tf.runtime.interpreter import Flatbuffer
-from edvit_tf.runtime.measure import measure_interleaved
+from edvit_tf.runtime.measure import Clock, measure_interleaved
 from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.config import PRESETS, BlockConfig, ViTConfig, weight_shapes
 
@@ -31,8 +32,12 @@ _CALIBRATION_IMAGES = 4
 _SAME_TIME = 1.03  # times that differ by less are equal here, and the smaller file wins
 
 
-def compare(*, threads: int, rounds: int, say: Callable[[str], None]) -> dict[str, object]:
+def compare(
+    *, threads: int, rounds: int, say: Callable[[str], None], clock: Clock = time.perf_counter_ns
+) -> dict[str, object]:
     """Make all models, measure them together, and return the figures by name: milliseconds, bytes, ratios.
+
+    `clock` tells the time in nanoseconds.
 
     Raises:
         MissingPackage: ONNX Runtime is not installed.
@@ -46,7 +51,7 @@ def compare(*, threads: int, rounds: int, say: Callable[[str], None]) -> dict[st
     tasks |= {f"whole {name}": _task(model, images[0], threads) for name, model in whole.items()}
     tasks |= {f"submodel {name}": _task(model, images[0], threads) for name, model in submodel.items()}
     say(f"Measuring {len(tasks)} models in {rounds} interleaved rounds, {threads} thread(s).")
-    measured = measure_interleaved(tasks, rounds=rounds)
+    measured = measure_interleaved(tasks, rounds=rounds, clock=clock)
     fastest = {name: latency.min_ms for name, latency in measured.items()}
     medians = {name: latency.p50_ms for name, latency in measured.items()}
     return figures(fastest, {name: len(model) for name, model in whole.items()}, submodel) | {

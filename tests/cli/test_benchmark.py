@@ -142,6 +142,8 @@ def test_a_sub_model_alone_does_not_say_what_it_answers_for(
         (["nowhere.tflite"], "There is no file nowhere.tflite"),
         ([str(GOLDEN), str(F32)], "nothing beside it"),
         (["--vit-b", str(F32)], "makes its own models"),
+        ([str(F32), "--processor-time"], "is for --vit-b and one thread"),
+        (["--vit-b", "--threads", "2", "--processor-time"], "several would be added up"),
     ],
 )
 def test_bad_arguments_are_one_sentence(

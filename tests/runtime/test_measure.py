@@ -43,3 +43,8 @@ def test_tasks_take_turns_and_a_slow_one_is_seen_as_slow() -> None:
     assert found["slow"].min_ms > 2 * found["quick"].min_ms
     turns = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
     assert turns == ["slow", "quick"] * 3  # sizing the turns, then two rounds
+
+
+def test_another_clock_tells_the_time() -> None:
+    found = measure_interleaved({"asleep": lambda: time.sleep(0.02)}, rounds=2, clock=time.process_time_ns)
+    assert found["asleep"].p50_ms < 10
