@@ -126,6 +126,7 @@ def test_every_verb_takes_json() -> None:
         *("train", "export", "inspect", "evaluate", "infer", "benchmark", "demo", "serve", "cache"),
         *("device run", "fleet discover", "fleet deploy", "fleet status"),
         *("device leave", "fleet rollback", "fleet init", "fleet token", "fleet adopt"),
+        *(f"phone {verb}" for verb in ("list", "install", "push", "benchmark", "logs")),
         "device install-service",
         *("fleet placements", "fleet logs", "fleet drain", "fleet remove", "fleet benchmark"),
     }

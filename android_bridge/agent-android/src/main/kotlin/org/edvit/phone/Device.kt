@@ -91,7 +91,8 @@ class Device private constructor(
     /** Look at the phone's conditions, which change without a word to anybody. */
     fun look() {
         val now = situation
-        awake.look(now, conditions.now().charging == true)
+        // Not by the conditions: who asks for the headroom twice within a second is told nothing the second time.
+        awake.look(now, sensors.battery()?.charging == true)
         tell()
     }
 

@@ -52,6 +52,23 @@ class RunPolicyTest {
     }
 
     @Test
+    fun `a watch tells every reason, and asks the machine once in five seconds`() {
+        var asked = 0
+        var clock = 0L
+        val conditions = {
+            asked += 1
+            Conditions(charging = false, wifi = false)
+        }
+        val watch = PowerWatch(RunPolicy(Limits(chargingOnly = true, wifiOnly = true)), conditions) { clock }
+        assertEquals(listOf("policy.charging", "policy.wifi"), watch.pauses().map { it.code })
+        assertEquals("policy.charging", watch.pause()?.code)
+        assertEquals(1, asked)
+        clock += 5_000_000_000L
+        watch.pause()
+        assertEquals(2, asked)
+    }
+
+    @Test
     fun `a machine says how its power is`(
         @TempDir folder: Path,
     ) {
