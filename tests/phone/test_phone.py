@@ -19,7 +19,7 @@ from tests.phone.fake_phone import FakePhone
 GOLDEN = Path(__file__).parents[1] / "vectors" / "bundle"
 FLATBUFFERS = json.loads((GOLDEN / "manifest.json").read_text("utf-8"))
 
-# As the tool prints it (tensorflow/lite/tools/benchmark), shortened.
+# In the words of tensorflow/lite/tools/benchmark, as remembered: no phone has said this to us yet.
 PRINTED = """INFO: STARTING!
 INFO: Log parameter values verbosely: [0]
 INFO: Loaded model part.tflite

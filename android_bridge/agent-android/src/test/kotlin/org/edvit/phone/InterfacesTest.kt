@@ -20,7 +20,7 @@ import kotlin.io.path.walk
  * Which of Android's interfaces this module calls, held against `android-interfaces.txt`.
  *
  * We compile against Android itself, where hidden interfaces are as visible as public ones, and newer ones as old ones. So each that
- * is called stands in that file, with the release (API level) since which the documentation has it as public, written by hand.
+ * is called stands in that file, with the release (API level) since which it is public, written by hand.
  * One that is newer than the oldest phone names the class that asks for the release before it calls it.
  */
 class InterfacesTest {
