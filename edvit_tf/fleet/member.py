@@ -209,7 +209,8 @@ class Member:
         """Seconds that the slowest of these took where it proved itself, 0 when one is not known."""
         holdings = self._hello.holdings if self._hello else ()
         took = [each.microseconds for each in holdings if each.submodel in submodels]
-        return max(took) / 1e6 if len(took) == len(submodels) and all(took) else 0.0
+        known = bool(took) and len(took) == len(submodels) and all(took)
+        return max(took) / 1e6 if known else 0.0
 
     async def run(self) -> None:
         """Keep the device connected for ever."""
