@@ -11,7 +11,9 @@ SHELL := /bin/bash
 
 # Slow tests take minutes; the others named here need something that not every machine has.
 QUICK := not slow and not long and not fleet and not netns and not android and not browser
-FLEET := (fleet or fault or netns) and not slow and not android and not browser
+FLEET := (fleet or fault) and not netns and not soak and not slow and not android and not browser
+# These wait for minutes, on a network or in a fleet of their own: they run beside the others.
+BESIDE := (netns or soak) and not slow and not android and not browser
 SLOW := slow and not netns and not android and not browser
 # Beside the build a test that takes a minute is too much: .venv/bin/pytest -m 'android and long' runs it.
 ANDROID := android and not slow and not long
@@ -29,7 +31,10 @@ test-slow: .venv/dev.stamp  ## The tests that take minutes
 	$(BIN)/pytest -m "$(SLOW)"
 
 test-fleet: .venv/dev.stamp  ## Devices as processes, and what breaks them: power, network, disk (some minutes)
-	$(BIN)/pytest -m "$(FLEET)" --durations=25
+	@mkdir -p build
+	@$(BIN)/pytest -m "$(BESIDE)" --durations=10 > build/test-beside.log 2>&1 & beside=$$!; failed=0; \
+	$(BIN)/pytest -m "$(FLEET)" --durations=25 || failed=1; \
+	wait $$beside || failed=1; cat build/test-beside.log; exit $$failed
 
 android: .venv/dev.stamp  ## Build and test the agent for phones on a Java virtual machine, also in a fleet (some minutes)
 	@command -v mvn > /dev/null && javac -version 2> /dev/null | grep -qE ' (1[7-9]|[2-9][0-9])' \

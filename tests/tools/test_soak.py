@@ -11,7 +11,7 @@ from edvit_tf.bundle.reader import Bundle
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.fleet, pytest.mark.fault]
+pytestmark = [pytest.mark.fleet, pytest.mark.fault, pytest.mark.soak]
 
 
 @pytest.mark.parametrize(
