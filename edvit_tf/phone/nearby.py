@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from zeroconf import Error, ServiceBrowser, ServiceStateChange, Zeroconf
 
 from edvit_tf.errors import LinkError
+from edvit_tf.rpc.address import Address
 from edvit_tf.rpc.text import clean_text
 
 SERVICE_TYPE = "_adb-tls-connect._tcp.local."
@@ -50,5 +51,5 @@ def _resolve(zeroconf: Zeroconf, name: str) -> Nearby | None:
     addresses = info.parsed_addresses() if info else []
     if info is None or not addresses or info.port is None:
         return None
-    host = addresses[0] if ":" not in addresses[0] else f"[{addresses[0]}]"
-    return Nearby(clean_text(name.removesuffix("." + SERVICE_TYPE)), f"{host}:{info.port}")
+    address = Address(addresses[0], info.port)
+    return Nearby(clean_text(name.removesuffix("." + SERVICE_TYPE)), str(address))
