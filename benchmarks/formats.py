@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from edvit_converters.check import keras_answers
 from edvit_converters.formats import FORMATS
+from edvit_converters.onnx import sessions
 from edvit_converters.tflite import convert_all, convert_student
 from numpy.typing import NDArray
 
@@ -104,13 +104,16 @@ def main() -> None:
         made[CNN] = small_cnn(data, calibration[:CALIBRATION_PICTURES])
 
     with tempfile.TemporaryDirectory(prefix="edvit-tf-") as folder:
-        sessions = onnx_sessions(model, Path(folder))
+        in_onnx = sessions(model, Path(folder), threads=1)
         normal = normalised(model, images)
         loaded = {name: Flatbuffer(flatbuffer) for name, flatbuffer in made.items()}
         tasks: dict[str, Callable[[], object]] = {
             name: partial(one.run, images[0]) for name, one in loaded.items()
         }
-        tasks |= {name: partial(one.run, None, {"image": normal[:1]}) for name, (one, _) in sessions.items()}
+        tasks |= {
+            f"onnx {name}": partial(one.run, None, {"image": normal[:1]})
+            for name, (one, _) in in_onnx.items()
+        }
         half = max(1, arguments.rounds // 2)
         print(f"Measuring {len(tasks)} models.", file=sys.stderr, flush=True)
         first = measure_interleaved(tasks, rounds=half)
@@ -125,10 +128,10 @@ def main() -> None:
         for name, one in loaded.items()
     ]  # fmt: skip
     rows += old.items()
-    for name, (session, size) in sessions.items():
+    for name, (session, size) in in_onnx.items():
         said = [session.run(None, {"image": picture[np.newaxis]}) for picture in normal]
         answers = Answers(np.stack([one[0][0, 0] for one in said]), np.stack([one[1][0, 0] for one in said]))
-        rows.append((name, Entry(onnx_name(), size, answers, times[name])))
+        rows.append((f"onnx {name}", Entry(onnx_name(), size, answers, times[f"onnx {name}"])))
     expected = keras_answers(model, images)
     for name, entry in rows:
         print(json.dumps(described(name, entry, None if name == CNN else expected, labels)), flush=True)
@@ -186,27 +189,6 @@ def in_old(
         answers = Answers(outputs["feature"], outputs["logits"])
         found[name] = Entry(f"{OLD}/{said['version']}", len(made[name]), answers, said["times"][str(file)])
     return found
-
-
-def onnx_sessions(model: Checkpoint, folder: Path) -> dict[str, tuple[Any, int]]:
-    """The whole model in ONNX Runtime, f32 and as its own dynamic quantiser makes it, and their bytes."""
-    import onnx
-    import onnxruntime
-    from edvit_converters.onnx import to_onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    files = {name: folder / f"{name}.onnx" for name in ("onnx f32", "onnx int8")}
-    onnx.save(to_onnx(model.config, model.weights), files["onnx f32"])
-    quantize_dynamic(*files.values(), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return {
-        name: (
-            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]),
-            file.stat().st_size,
-        )
-        for name, file in files.items()
-    }
 
 
 def onnx_name() -> str:

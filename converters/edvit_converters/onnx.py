@@ -1,17 +1,41 @@
 """A ViT as an ONNX graph, only to be measured: what somebody would run who does not split the model."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from edvit_tf.vit.checkpoint import Weights
+from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.config import ViTConfig
 from edvit_tf.vit.layers import NORM_EPSILON
 
 _OPSET = 20  # the first with Gelu
+
+
+def sessions(model: Checkpoint, folder: Path, threads: int) -> dict[str, tuple[Any, int]]:
+    """The model in ONNX Runtime, `f32` and `int8` as its own dynamic quantiser makes it, and their bytes.
+
+    The files are written to `folder`.
+    """
+    files = {name: folder / f"{name}.onnx" for name in ("f32", "int8")}
+    onnx.save(to_onnx(model.config, model.weights), files["f32"])
+    quantize_dynamic(
+        files["f32"], files["int8"], weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"]
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {
+        name: (
+            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]),
+            file.stat().st_size,
+        )
+        for name, file in files.items()
+    }
 
 
 def to_onnx(config: ViTConfig, weights: Weights) -> Any:

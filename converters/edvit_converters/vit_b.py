@@ -120,20 +120,9 @@ def _task(flatbuffer: bytes, image: Images, threads: int) -> Callable[[], object
 def _onnx_tasks(model: Checkpoint, folder: Path, threads: int) -> dict[str, Callable[[], object]]:
     """The whole model in ONNX Runtime: f32, and int8 as its own dynamic quantiser makes it."""
     try:
-        import onnx
-        import onnxruntime
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        from edvit_converters.onnx import to_onnx
+        from edvit_converters.onnx import sessions
     except ModuleNotFoundError as missing:
         raise MissingPackage(f"--vit-b needs {missing.name}: pip install 'edvit-tf[dev]'") from missing
-    files = {name: folder / f"{name}.onnx" for name in ("f32", "int8")}
-    onnx.save(to_onnx(model.config, model.weights), files["f32"])
-    quantize_dynamic(
-        files["f32"], files["int8"], weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"]
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     image = model.config.image
     shape = (1, image.channels, image.height, image.width)
     picture = np.random.default_rng(1).standard_normal(shape, np.float32)
@@ -141,9 +130,5 @@ def _onnx_tasks(model: Checkpoint, folder: Path, threads: int) -> dict[str, Call
     def task(session: Any) -> Callable[[], object]:
         return lambda: session.run(None, {"image": picture})
 
-    return {
-        f"onnxruntime {name}": task(
-            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        )
-        for name, file in files.items()
-    }
+    made = sessions(model, folder, threads)
+    return {f"onnxruntime {name}": task(session) for name, (session, _) in made.items()}
