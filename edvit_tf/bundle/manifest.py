@@ -59,7 +59,8 @@ class Variant:
         return 2 * self.bytes + self.arena_bytes
 
     def _width(self, name: str) -> int:
-        return next(tensor.shape[-1] for tensor in self.outputs if tensor.name == name)
+        [tensor] = [tensor for tensor in self.outputs if tensor.name == name]
+        return tensor.shape[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from edvit_tf.errors import DeviceError, EdvitError
 from edvit_tf.rpc.codecs import RAW
 from edvit_tf.rpc.edvit_pb2 import InferReply, InferRequest
 
+_WIRE_FLOAT = np.dtype("<f4")
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceReply:
@@ -102,18 +104,20 @@ def features_of(
         raise _garbage(who, "it answers another question")
     if reply.bundle_version != request.bundle_version or request.manifest not in (b"", reply.manifest):
         raise _garbage(who, f"it answers from version {reply.bundle_version}")
-    if sorted(output.submodel for output in reply.outputs) != sorted(request.submodels):
+    outputs = {output.submodel: output for output in reply.outputs}
+    if len(outputs) != len(reply.outputs) or outputs.keys() != set(request.submodels):
         raise _garbage(who, "it answers for other sub-models than it was asked")
     features = {}
-    for output in reply.outputs:
-        variant = manifest.submodel(output.submodel).variants[0]
+    for submodel, output in outputs.items():
+        variant = manifest.submodel(submodel).variants[0]
         feature, logits = output.feature, output.logits
         for data, size in (feature, variant.feature_size), (logits, variant.logits_size):
             if len(data) != 4 * size:
-                raise _garbage(who, f"{output.submodel} gives {len(data)} bytes where {4 * size} belong")
-        if not np.isfinite(np.frombuffer(feature + logits, "<f4")).all():
-            raise _garbage(who, f"{output.submodel} gives numbers that are not finite")
-        features[output.submodel] = np.frombuffer(feature, "<f4").astype(np.float32)
+                raise _garbage(who, f"{submodel} gives {len(data)} bytes where {4 * size} belong")
+        numbers = np.frombuffer(feature + logits, _WIRE_FLOAT)
+        if not np.isfinite(numbers).all():
+            raise _garbage(who, f"{submodel} gives numbers that are not finite")
+        features[submodel] = numbers[: variant.feature_size].astype(np.float32)
     return features
 
 

@@ -208,7 +208,7 @@ async def _ask(
         submodels=route.submodels,
         features=features,
         milliseconds=1000 * (time.monotonic() - start),
-        interpreter_milliseconds=max(output.microseconds for output in reply.outputs) / 1000,
+        interpreter_milliseconds=max([output.microseconds for output in reply.outputs]) / 1000,
         decode_milliseconds=reply.decode_microseconds / 1000,
         codec=coding.codec,
         sent_bytes=sent,
