@@ -71,7 +71,11 @@ def http_pictures() -> Fuzzed:
         assert status == 200, (status, body)
         assert answer["complete"]
 
-    return Fuzzed(target, _corpus(picture(bundle)[:, :, 0]))
+    def close() -> None:
+        run(aggregator.__aexit__(None, None, None))
+        loop.close()
+
+    return Fuzzed(target, _corpus(picture(bundle)[:, :, 0]), close)
 
 
 def _corpus(grey: Any) -> list[bytes]:

@@ -57,10 +57,11 @@ _LENGTH_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Fuzzed:
-    """A target and what its inputs are made from."""
+    """A target, what its inputs are made from, and what ends it."""
 
     target: Target
     corpus: Sequence[bytes]
+    close: Callable[[], None] = lambda: None
 
 
 def manifest_reader() -> Fuzzed:

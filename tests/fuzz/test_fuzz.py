@@ -36,7 +36,10 @@ def test_nothing_that_a_stranger_says_crashes_hangs_or_grows(
     name: str, inputs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = TARGETS[name](tmp_path, monkeypatch)
-    result = fuzz(made.target, made.corpus, inputs=inputs, seed=inputs)
+    try:
+        result = fuzz(made.target, made.corpus, inputs=inputs, seed=inputs)
+    finally:
+        made.close()
     print(name, result)  # noqa: T201
     assert result.refused > inputs // 20, "most inputs should be wrong"
 
