@@ -3,6 +3,7 @@
 All of them work through the fleet's state, whether an aggregator runs on it or not.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,14 +89,15 @@ def placements(state: StateOption = None, json: JsonOption = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("sub-model", "home", "held by", *(device.name or device.id[:12] for device in devices))
+    table = Table("sub-model", "home", "held by", "possible on", "not possible on", show_lines=True)
     for placing in made:
-        said = {option.device: option.reason or "possible" for option in placing.options}
+        named = [(names[option.device] or option.device[:12], option.reason) for option in placing.options]
         table.add_row(
             placing.submodel,
             names.get(placing.home, placing.home[:12]),
             names.get(placing.holder, placing.holder[:12]),
-            *(said[device.id] for device in devices),
+            ", ".join(name for name, reason in named if not reason) or "none",
+            _lines(*(f"{name}: {reason}" for name, reason in named if reason)),
         )
     show(table)
 
@@ -213,27 +215,39 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table(
-        "name", "id", "address", "state", "since", "runtime", "memory", "bundle", "sub-models", "sent"
-    )
+    # A terminal has 80 characters: few columns of several lines, and a reason has a line of its own.
+    table = Table("device", "state", "machine", "holds", show_lines=True)
     for row in rows:
+        since = f"since {datetime.fromisoformat(row.since).astimezone():%d %b %H:%M}" if row.since else ""
         table.add_row(
-            row.name,
-            row.id[:12],
-            row.address,
-            f"{row.state}: {row.reason}" if row.reason else row.state,
-            row.since,
-            row.runtime,
-            f"{row.memory_mb:.0f} MB",
-            f"version {row.bundle_version}" if row.bundle_version else "none",
-            ", ".join(row.submodels) or "none",
-            f"{row.codec}, {row.sent_bytes / 1e6:,.1f} MB" if row.codec else "nothing",
+            _lines(row.name, row.id[:12], row.address),
+            _lines(row.state, since),
+            _lines(_machine(row), row.runtime, row.accelerator),
+            _lines(_holds(row), f"sent {row.sent_bytes / 1e6:,.1f} MB" if row.codec else ""),
         )
     show(table)
+    for row in rows:
+        if row.reason:
+            show(f"{row.name or row.address} is {row.state}: {row.reason}")
+
+
+def _machine(row: "DeviceStatus") -> str:
+    cores = f"{row.cores} cores" if row.cores > 1 else "1 core" if row.cores else ""
+    memory = f"{row.memory_mb:,.0f} MB" if row.memory_mb else ""
+    return _lines(row.kind, ", ".join(filter(None, [cores, memory])))
+
+
+def _holds(row: "DeviceStatus") -> str:
+    if not row.bundle_version:
+        return "nothing"
+    return _lines(", ".join(row.submodels) or "nothing that serves", f"of version {row.bundle_version}")
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
 
 
 def _print_events(events: "Sequence[Event]", state: "FleetState", *, json: bool) -> None:
-    from datetime import datetime
 
     names = {device.id: device.name for device in state.devices()}
     for event in events:

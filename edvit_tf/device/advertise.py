@@ -20,8 +20,9 @@ def advertisement(facts: Facts, address: str, port: int, *, pair: int = 0) -> An
 
 
 def service_info(facts: Facts, addresses: list[str], port: int, *, pair: int = 0) -> AsyncServiceInfo:
-    """Make the record: TXT keys id, name, proto, software, runtime; its name holds the id's beginning.
+    """Make the record; its name holds the id's beginning.
 
+    TXT keys: id, name, proto, software, runtime, kind, memory (bytes given to sub-models), cores, pair.
     `pair` is the port on which a device that is of no fleet yet waits to be paired.
     """
     # Two devices may have the same name, and a label has at most 63 bytes and no dots here.
@@ -32,6 +33,9 @@ def service_info(facts: Facts, addresses: list[str], port: int, *, pair: int = 0
         "proto": str(PROTOCOL),
         "software": __version__,
         "runtime": facts.runtime,
+        "kind": facts.kind,
+        "memory": str(facts.memory_bytes),
+        "cores": str(facts.cores),
     }
     if pair:
         properties["pair"] = str(pair)

@@ -164,6 +164,8 @@ async def _serve(
         accelerator=accelerator.name,
         accelerator_reason=accelerator.reason,
         targets=("any", "cpu", *filter(None, [accelerator.target])),
+        kind=f"{platform.machine()} {platform.system()}",
+        cores=os.cpu_count() or 1,
     )
     membership = load_membership(store)
     if membership is None:
@@ -257,9 +259,9 @@ async def _become_member(
     about = About(
         name=settings.name,
         runtime=facts.runtime,
-        kind=f"{platform.machine()} {platform.system()}",
+        kind=facts.kind,
         memory_bytes=facts.memory_bytes,
-        cores=os.cpu_count() or 1,
+        cores=facts.cores,
     )
     secret = token.secret if token else read_code(code)
     service = PairingService(identity, about, secret, on_member, token=token)

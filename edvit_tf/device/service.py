@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 class Facts:
     """What a device says of itself.
 
-    `memory_bytes` is what it gives to sub-models. `energy_joules` and `joules_per_mac` only matter against
-    those of the other devices.
+    `memory_bytes` is what it gives to sub-models, `kind` the machine ("x86_64 Linux"). `energy_joules` and
+    `joules_per_mac` only matter against those of the other devices.
     """
 
     id: str
@@ -50,6 +50,8 @@ class Facts:
     accelerator: str = ""
     accelerator_reason: str = Accelerator().reason
     targets: tuple[str, ...] = ("any", "cpu")
+    kind: str = ""
+    cores: int = 0
 
 
 class DeviceService:
@@ -95,6 +97,8 @@ class DeviceService:
             targets=facts.targets,
             instance=self._instance,
             codecs=decodable(),
+            kind=facts.kind,
+            cores=facts.cores,
         )
 
     async def install(self, requests: AsyncIterable[InstallRequest]) -> AsyncGenerator[InstallReply, None]:

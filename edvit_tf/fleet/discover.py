@@ -23,6 +23,9 @@ SERVICE_TYPE = "_edvit._tcp.local."
 RESOLVE_SECONDS = 2.0
 # A flood of announcements fills no memory: later ones are ignored.
 MOST_DEVICES = 256
+# No machine has more bytes or cores; who announces them is not believed.
+MOST_MEMORY = 1 << 50
+MOST_CORES = 1 << 16
 # What goes before the address of a device that has dialled in: nobody can call it there.
 DIALLED = "dialled:"
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 class Announced:
     """A device as it was announced; `id` is empty when only its address ("host:port") is known.
 
+    `memory_bytes` is what it gives to sub-models; 0 and empty where nothing is known.
     `pair` is the address at which a device that is of no fleet waits to be paired, empty for all others.
     """
 
@@ -44,6 +48,9 @@ class Announced:
     software: str = ""
     runtime: str = ""
     pair: str = ""
+    kind: str = ""
+    memory_bytes: int = 0
+    cores: int = 0
 
 
 def at_address(address: str) -> Announced:
@@ -145,20 +152,28 @@ def cleaned(properties: Mapping[str, str | None], addresses: list[str], port: in
     device = properties.get("id") or ""
     if not _ID.fullmatch(device) or not addresses or not port:
         return None
-    protocol = properties.get("proto") or ""
     # A device that announces its loopback address beside others is not on this machine, as a rule.
     host = min(addresses, key=lambda address: ipaddress.ip_address(address).is_loopback)
-    pair = properties.get("pair") or ""
-    waits = pair.isascii() and pair.isdigit() and len(pair) < 6 and 1 <= int(pair) <= 65535
+    pair = _whole(properties.get("pair"), 65535)
     return Announced(
         address=_join(host, port),
-        pair=_join(host, int(pair)) if waits else "",
+        pair=_join(host, pair) if pair else "",
         id=device,
         name=clean_text(properties.get("name")),
-        protocol=int(protocol) if protocol.isascii() and protocol.isdigit() and len(protocol) < 6 else 0,
+        protocol=_whole(properties.get("proto"), 99_999),
         software=clean_text(properties.get("software")),
         runtime=clean_text(properties.get("runtime")),
+        kind=clean_text(properties.get("kind")),
+        memory_bytes=_whole(properties.get("memory"), MOST_MEMORY),
+        cores=_whole(properties.get("cores"), MOST_CORES),
     )
+
+
+def _whole(text: str | None, most: int) -> int:
+    """A whole number of at most `most`; 0 for anything else."""
+    if not text or len(text) > len(str(most)) or not (text.isascii() and text.isdigit()):
+        return 0
+    return int(text) if int(text) <= most else 0
 
 
 def _join(host: str, port: int) -> str:

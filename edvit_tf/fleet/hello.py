@@ -35,6 +35,7 @@ class State(Enum):
 class DeviceStatus:
     """One row of `fleet discover` and `fleet status`; 0 and empty where nothing is known.
 
+    `memory_mb` is what it gives to sub-models, `kind` its machine.
     `since` is when the device came to its state, in UTC as ISO 8601. `codec` is the one in which it was last
     sent a picture, `sent_bytes` what it was sent since the aggregator started. `link` is "out" for a device
     that is called at its address, and "in" for one that has dialled in from there.
@@ -53,6 +54,8 @@ class DeviceStatus:
     bundle_version: int
     memory_mb: float
     submodels: tuple[str, ...]
+    kind: str = ""
+    cores: int = 0
     since: str = ""
     link: str = "out"
     codec: str = ""
@@ -71,7 +74,13 @@ def status_of(
     `since` is in seconds of the wall clock, 0 when unknown.
     """
     said = hello or HelloReply(
-        id=device.id, protocol=device.protocol, software=device.software, runtime=device.runtime
+        id=device.id,
+        protocol=device.protocol,
+        software=device.software,
+        runtime=device.runtime,
+        memory_bytes=device.memory_bytes,
+        kind=device.kind,
+        cores=device.cores,
     )
     return DeviceStatus(
         id=said.id,
@@ -87,6 +96,8 @@ def status_of(
         bundle_version=said.bundle_version,
         memory_mb=said.memory_bytes / MEGABYTE,
         submodels=tuple(holding.submodel for holding in said.holdings if holding.serving),
+        kind=clean_text(said.kind),
+        cores=said.cores,
         since=datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds") if since else "",
         link="in" if device.address.startswith(DIALLED) else "out",
     )

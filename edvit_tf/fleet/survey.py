@@ -1,6 +1,7 @@
 """Saying hello to devices once, for `fleet discover`, `fleet status` and `fleet rollback`."""
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 
 from edvit_tf.errors import EdvitError
@@ -11,13 +12,11 @@ from edvit_tf.fleet.liveness import state_after
 from edvit_tf.fleet.member import Connect
 from edvit_tf.rpc.edvit_pb2 import HelloReply
 
-WAITS = "run `edvit-tf fleet adopt` with its code"
-
 
 def listed(devices: Sequence[Announced]) -> list[DeviceStatus]:
     """A row for each device by what it announces, which anybody may have written: nobody is asked."""
     return [
-        status_of(device, State.WAITING, WAITS, None)
+        _waiting(device)
         if device.pair
         else status_of(device, State.ANNOUNCED, "run `edvit-tf fleet init` to have a fleet", None)
         for device in devices
@@ -46,7 +45,13 @@ async def survey(
     members = [device for device in devices if not device.pair]
     answers = refuse_clones(members, await asyncio.gather(*map(ask, members)))
     rows = dict(zip(members, map(row, members, answers), strict=True))
-    return [rows.get(device) or status_of(device, State.WAITING, WAITS, None) for device in devices]
+    return [rows.get(device) or _waiting(device) for device in devices]
+
+
+def _waiting(device: Announced) -> DeviceStatus:
+    which = device.name or device.id[:12]
+    advice = f"run `edvit-tf fleet adopt {shlex.quote(which)}` with its code"
+    return status_of(device, State.WAITING, advice, None)
 
 
 async def newest_version(devices: Sequence[Announced], bundle: str, *, connect: Connect) -> int:

@@ -16,7 +16,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings", "generations", "targets", "instance", "codecs")
+    __slots__ = ("protocol", "id", "name", "software", "runtime", "accelerator", "accelerator_reason", "memory_bytes", "energy_joules", "joules_per_mac", "bundle", "bundle_version", "holdings", "generations", "targets", "instance", "codecs", "kind", "cores")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,8 @@ class HelloReply(_message.Message):
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: str
     name: str
@@ -51,7 +53,9 @@ class HelloReply(_message.Message):
     targets: _containers.RepeatedScalarFieldContainer[str]
     instance: bytes
     codecs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
+    kind: str
+    cores: int
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., software: _Optional[str] = ..., runtime: _Optional[str] = ..., accelerator: _Optional[str] = ..., accelerator_reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., joules_per_mac: _Optional[float] = ..., bundle: _Optional[str] = ..., bundle_version: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ..., codecs: _Optional[_Iterable[str]] = ..., kind: _Optional[str] = ..., cores: _Optional[int] = ...) -> None: ...
 
 class Generation(_message.Message):
     __slots__ = ("bundle", "version", "manifest", "settled", "holdings")

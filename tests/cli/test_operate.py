@@ -56,7 +56,9 @@ def test_status_says_since_when_and_why(folder: Path, capsys: pytest.CaptureFixt
         "spare": ("up", "", "2023-11-14T22:13:20+00:00"),
     }
     assert main(["fleet", "status", "--state", str(folder)]) == 0
-    assert "spare" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fake-1 is down: the wire is cut" in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_placements_say_what_is_possible_and_why_the_rest_is_not(
@@ -75,7 +77,9 @@ def test_placements_say_what_is_possible_and_why_the_rest_is_not(
         }
         assert [option["possible"] for option in row["options"]] == [False, False, True]
     assert main(["fleet", "placements", "--state", str(folder)]) == 0
-    assert "possible" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fake-1: it is down" in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_logs_say_what_happened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

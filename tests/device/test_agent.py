@@ -50,7 +50,9 @@ def test_every_name_can_be_announced_and_is_read_as_it_was(name: str) -> None:
     assert len(label.encode()) <= 63
     assert "." not in label
     assert facts.id[:12] in label
-    assert {key.decode() for key in info.properties} == {"id", "name", "proto", "software", "runtime"}
+    assert {key.decode() for key in info.properties} == {
+        "id", "name", "proto", "software", "runtime", "kind", "memory", "cores",
+    }  # fmt: skip
     device = cleaned(info.decoded_properties, info.parsed_addresses(), info.port)
     assert device is not None
     assert (device.address, device.id, device.runtime) == ("127.0.0.1:7434", facts.id, facts.runtime)

@@ -13,8 +13,17 @@ ID = "ab" * 32
 
 def test_a_proper_announcement_is_taken_as_it_is() -> None:
     properties = {"id": ID, "name": "kitchen", "proto": "1", "software": "0.1", "runtime": "x/2"}
+    properties |= {"kind": "aarch64 Linux", "memory": "500000000", "cores": "4"}
     assert cleaned(properties, ["192.0.2.7"], 7434) == Announced(
-        "192.0.2.7:7434", ID, "kitchen", 1, "0.1", "x/2"
+        "192.0.2.7:7434",
+        ID,
+        "kitchen",
+        1,
+        "0.1",
+        "x/2",
+        kind="aarch64 Linux",
+        memory_bytes=500_000_000,
+        cores=4,
     )
 
 
@@ -42,22 +51,23 @@ def test_an_address_that_others_reach_comes_before_loopback() -> None:
     proto=st.text(max_size=20),
     software=st.none() | st.text(),
     runtime=st.text(),
+    number=st.text(max_size=20) | st.integers(-1, 10**20).map(str),
 )
 def test_no_announcement_can_hurt_a_terminal_or_a_table(
-    pair: str, name: str, proto: str, software: str | None, runtime: str
+    pair: str, name: str, proto: str, software: str | None, runtime: str, number: str
 ) -> None:
-    device = cleaned(
-        {"id": ID, "pair": pair, "name": name, "proto": proto, "software": software, "runtime": runtime},
-        ["::1"],
-        1,
-    )
+    properties = {"id": ID, "pair": pair, "name": name, "proto": proto, "software": software}
+    properties |= {"runtime": runtime, "kind": runtime, "memory": number, "cores": number}
+    device = cleaned(properties, ["::1"], 1)
     assert device is not None
     assert device.address == "[::1]:1"
-    for text in (device.name, device.software, device.runtime):
+    for text in (device.name, device.software, device.runtime, device.kind):
         assert len(text) <= 64
         assert text.isprintable()
     assert device.pair == "" or 1 <= int(device.pair.removeprefix("[::1]:")) <= 65535
     assert 0 <= device.protocol < 100_000
+    assert 0 <= device.memory_bytes <= 1 << 50
+    assert 0 <= device.cores <= 1 << 16
 
 
 @pytest.mark.parametrize("address", ["host", "host:", ":7434", "host:0", "host:65536", "host:x", ""])

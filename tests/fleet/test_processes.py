@@ -109,8 +109,8 @@ def test_the_verbs_see_the_fleet(devices: dict[str, DeviceProcess], state: Path,
     for row in rows:
         assert list(row) == [
             "id", "name", "address", "state", "reason", "protocol", "software", "runtime", "accelerator",
-            "accelerator_reason", "bundle_version", "memory_mb", "submodels", "since", "link", "codec",
-            "sent_bytes",
+            "accelerator_reason", "bundle_version", "memory_mb", "submodels", "kind", "cores", "since",
+            "link", "codec", "sent_bytes",
         ]  # fmt: skip
         assert (row["state"], row["reason"]) == ("up", "")
         assert row["address"] == devices[row["id"]].address
