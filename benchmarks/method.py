@@ -9,8 +9,7 @@ figure beside it are written anew (page.py).
 
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
-    edvit              our defaults; pictures are moved by what suits the sub-models' size (SHIFTS), and
-                       refined for as long as the data needs (REFINE_EPOCHS)
+    edvit              our defaults; pictures are moved by what suits the sub-models' size (SHIFTS)
     edvit_paper        the paper's choices alone: its score, no distillation, no matching, one class's worth
                        of others, no refining, and a fusion that never misses a sub-model in training;
                        retrained for longer, so that its sub-models see as many pictures as ours
@@ -76,8 +75,6 @@ FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 SHIFTS: Mapping[str, Mapping[int, int]] = {"fashion_mnist": {10: 0, 5: 0}}
 """Pixels that pictures are moved by, where it is not the default: small sub-models have no room for more."""
-REFINE_EPOCHS: Mapping[str, int] = {"cifar10": 24}
-"""Epochs of refining, where the default leaves sub-models that still learn much from each other."""
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
@@ -154,11 +151,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
-    base = replace(
-        base,
-        shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift),
-        refine_epochs=REFINE_EPOCHS.get(asked.data, base.refine_epochs),
-    )
+    base = replace(base, shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift))
     if asked.method in CHANGES:
         return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
     if asked.method == "single":
