@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,8 @@ def test_the_verbs_see_the_fleet(devices: dict[str, DeviceProcess], state: Path,
             "link", "codec", "sent_bytes",
         ]  # fmt: skip
         assert (row["state"], row["reason"]) == ("up", "")
+        assert row["kind"].endswith(platform.system())
+        assert row["cores"] >= 1
         assert row["address"] == devices[row["id"]].address
         assert row["bundle_version"] == (bundle.manifest.version if row["submodels"] else 0)
     status, (found,) = edvit("fleet", "discover", "--timeout", "2", "--state", state)

@@ -111,16 +111,7 @@ class Agent(
         val code = if (settings.token == null) Pairing.newCode() else ""
         var joined: Membership? = null
         val over = CountDownLatch(1)
-        val about =
-            About(
-                settings.name,
-                runtime.name,
-                machine(),
-                settings.memoryBytes,
-                java.lang.Runtime
-                    .getRuntime()
-                    .availableProcessors(),
-            )
+        val about = About(settings.name, runtime.name, facts.kind, settings.memoryBytes, facts.cores)
         val secret = settings.token?.secret ?: Pairing.readCode(code)
         val service =
             PairingService(identity, about, secret, settings.token) { membership ->
@@ -147,8 +138,6 @@ class Agent(
             log.warning(error.message)
         }
     }
-
-    private fun machine(): String = "${System.getProperty("os.arch")} ${System.getProperty("os.name")}"
 
     private companion object {
         val log: Logger = Logger.getLogger(Agent::class.java.name)

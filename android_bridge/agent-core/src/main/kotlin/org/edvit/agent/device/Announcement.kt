@@ -61,6 +61,9 @@ object ServiceRecord {
             put("proto", "$protocol")
             put("software", facts.software)
             put("runtime", facts.runtime)
+            put("kind", facts.kind)
+            put("memory", "${facts.memoryBytes}")
+            put("cores", "${facts.cores}")
             if (pair != 0) put("pair", "$pair")
         }
 }

@@ -28,7 +28,11 @@ import java.nio.ByteOrder
 import java.util.concurrent.atomic.AtomicBoolean
 import java.util.logging.Logger
 
-/** What a device says of itself; `energyJoules` and `joulesPerMac` only matter against those of the other devices. */
+/**
+ * What a device says of itself, `kind` of its machine.
+ *
+ * `energyJoules` and `joulesPerMac` only matter against those of the other devices.
+ */
 data class Facts(
     val id: String,
     val name: String,
@@ -38,6 +42,11 @@ data class Facts(
     val energyJoules: Double = 1000.0,
     val joulesPerMac: Double = 1e-9,
     val accelerator: Accelerator = Accelerator(),
+    val kind: String = "${System.getProperty("os.arch")} ${System.getProperty("os.name")}",
+    val cores: Int =
+        java.lang.Runtime
+            .getRuntime()
+            .availableProcessors(),
 ) {
     constructor(id: String, name: String, software: String, runtime: Runtime, memoryBytes: Long) :
         this(id, name, software, runtime.name, memoryBytes, accelerator = runtime.accelerator)
@@ -91,6 +100,8 @@ class DeviceService(
                 .addAllGenerations(shelf.say())
                 .addAllTargets(facts.accelerator.targets)
                 .setInstance(instance)
+                .setKind(facts.kind)
+                .setCores(facts.cores)
         shelf.first?.let { reply.setBundle(it.bundle).setBundleVersion(it.version).addAllHoldings(it.holdings()) }
         return reply.build()
     }
