@@ -59,8 +59,11 @@ class Fusion:
         for name, feature in given.items():
             self._check(name, feature)
         parts = [given.get(name, np.zeros(size, np.float32)) for name, size in self._sizes.items()]
+        whole = np.concatenate(parts)
+        if not np.isfinite(whole).all():
+            raise self._refused(*next(one for one in given.items() if not np.isfinite(one[1]).all()))
         present = np.array([[name in given for name in self.order]], np.float32)
-        answer = self._flatbuffer.call({"features": np.concatenate(parts)[np.newaxis], "present": present})
+        answer = self._flatbuffer.call({"features": whole[np.newaxis], "present": present})
         temperature = self._fusion.temperature(len(self.order) - len(given))
         return np.asarray(answer["logits"][0] / temperature, np.float32)
 
@@ -71,14 +74,15 @@ class Fusion:
     def _check(self, name: str, feature: Feature) -> None:
         if name not in self._sizes:
             raise ModelError(f"{name} is no sub-model of this bundle.", code="fusion.feature")
-        size = self._sizes[name]
-        if feature.shape != (size,) or feature.dtype != np.float32 or not np.isfinite(feature).all():
-            raise ModelError(
-                f"{name} gave a feature of {feature.dtype} {list(feature.shape)} where {size} finite "
-                f"float32 numbers "
-                "belong.",
-                code="fusion.feature",
-            )
+        if feature.shape != (self._sizes[name],) or feature.dtype != np.float32:
+            raise self._refused(name, feature)
+
+    def _refused(self, name: str, feature: Feature) -> ModelError:
+        return ModelError(
+            f"{name} gave a feature of {feature.dtype} {list(feature.shape)} where {self._sizes[name]} "
+            "finite float32 numbers belong.",
+            code="fusion.feature",
+        )
 
 
 def softmax(logits: Feature) -> Feature:
