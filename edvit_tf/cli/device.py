@@ -76,6 +76,7 @@ def run(
     """
     import asyncio
     import logging
+    import shlex
     import socket
     import warnings
     from dataclasses import asdict
@@ -115,7 +116,7 @@ def run(
         elif waiting.code:
             show(f"{waiting.name} waits to be adopted. Its code is {waiting.code}")
             show(qr_code(waiting.link))
-            show(f"On the aggregator: edvit-tf fleet adopt {waiting.name}")
+            show(f"On the aggregator: edvit-tf fleet adopt {shlex.quote(waiting.name)}")
         else:
             show(f"{waiting.name} waits for its fleet: any `edvit-tf fleet deploy` there takes it")
 
