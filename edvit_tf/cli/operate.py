@@ -15,6 +15,8 @@ from edvit_tf.cli.trust import connect_in, keys_in
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from edvit_tf.fleet import DeviceStatus
     from edvit_tf.fleet.state import Event, FleetState, Known
 
@@ -87,9 +89,7 @@ def placements(state: StateOption = None, json: JsonOption = False) -> None:
             ]
         )
         return
-    from rich.table import Table
-
-    table = Table("sub-model", "home", "held by", "possible on", "not possible on", show_lines=True)
+    table = _table("sub-model", "home", "held by", "possible on", "not possible on")
     for placing in made:
         named = [(names[option.device] or option.device[:12], option.reason) for option in placing.options]
         table.add_row(
@@ -213,22 +213,27 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
     if json:
         emit([row.to_json() for row in rows])
         return
-    from rich.table import Table
-
     # A terminal has 80 characters: few columns of several lines, and a reason has a line of its own.
-    table = Table("device", "state", "machine", "holds", show_lines=True)
+    table = _table("device", "state", "machine", "holds")
     for row in rows:
         since = f"since {datetime.fromisoformat(row.since).astimezone():%d %b %H:%M}" if row.since else ""
         table.add_row(
             _lines(row.name, row.id[:12], row.address),
             _lines(row.state, since),
             _lines(_machine(row), row.runtime, row.accelerator),
-            _lines(_holds(row), f"sent {row.sent_bytes / 1e6:,.1f} MB" if row.codec else ""),
+            _lines(_holds(row), f"{row.sent_bytes / 1e6:,.1f} MB sent, {row.codec}" if row.codec else ""),
         )
     show(table)
     for row in rows:
         if row.reason:
             show(f"{row.name or row.address} is {row.state}: {row.reason}")
+
+
+def _table(*headers: str) -> "Table":
+    """A table that leaves nothing out in a narrow terminal."""
+    from rich.table import Column, Table
+
+    return Table(*(Column(header, overflow="fold") for header in headers), show_lines=True)
 
 
 def _machine(row: "DeviceStatus") -> str:

@@ -47,7 +47,9 @@ def edvit(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: in
     return lines[0] if len(lines) == 1 else lines
 
 
-def test_status_says_since_when_and_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_says_since_when_and_why(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = edvit(capsys, "fleet", "status", "--state", folder)
     said = {row["name"]: (row["state"], row["reason"], row["since"]) for row in rows}
     assert said == {
@@ -55,10 +57,11 @@ def test_status_says_since_when_and_why(folder: Path, capsys: pytest.CaptureFixt
         "fake-1": ("down", "the wire is cut", "2027-01-15T08:00:00+00:00"),
         "spare": ("up", "", "2023-11-14T22:13:20+00:00"),
     }
+    monkeypatch.setenv("COLUMNS", "50")
     assert main(["fleet", "status", "--state", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "fake-1 is down: the wire is cut" in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    assert "…" not in printed
 
 
 def test_placements_say_what_is_possible_and_why_the_rest_is_not(
@@ -79,7 +82,7 @@ def test_placements_say_what_is_possible_and_why_the_rest_is_not(
     assert main(["fleet", "placements", "--state", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "fake-1: it is down" in said
-    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said
 
 
 def test_logs_say_what_happened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
