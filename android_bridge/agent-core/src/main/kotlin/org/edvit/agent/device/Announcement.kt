@@ -102,5 +102,9 @@ class JmDnsAnnouncer(
 
     private companion object {
         val log: Logger = Logger.getLogger(JmDnsAnnouncer::class.java.name)
+
+        init {
+            PromptProbes.install()
+        }
     }
 }
