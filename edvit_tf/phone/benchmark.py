@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edvit_tf.errors import PhoneError
-from edvit_tf.phone.adb import Adb, Phone
+from edvit_tf.phone.adb import Adb, Phone, Said
 from edvit_tf.phone.files import FOLDER, Flatbuffer, push_program
 
 TOOL = "benchmark_model"
@@ -17,9 +17,14 @@ _TIMINGS = re.compile(
     rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}, Warmup \(avg\): {_NUMBER}, "
     rf"Inference \(avg\): {_NUMBER}"
 )
-_RUNS = re.compile(rf"count=(\d+) .*?\bmin={_NUMBER} max={_NUMBER} avg={_NUMBER} std={_NUMBER}")
+_VARIED = rf".*?\bmin={_NUMBER} max={_NUMBER} avg={_NUMBER} std={_NUMBER}"
+_RUNS = re.compile(rf"count=(\d+) (?:curr={_NUMBER}(?:\(all same\))?$|{_VARIED})", re.MULTILINE)
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
-_DELEGATED = re.compile(r"XNNPACK delegate, and the model graph will be (completely|partially) executed")
+_DELEGATED = re.compile(
+    r"XNNPACK delegate(?:, and| is explicitly applied,) "
+    r"the model graph will (?:be )?(completely|partially|not)\b"
+)
+_COMPLAINT = re.compile(r"^(?:ERROR|FATAL): (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Measured:
         mean_ms, least_ms, spread_ms: of one picture; the spread is a standard deviation.
         init_ms: until the interpreter was ready.
         peak_mb: of the process, None where the tool does not say.
-        xnnpack: "completely" or "partially" run by XNNPACK, empty where the tool does not say.
+        xnnpack: "completely", "partially" or "not" run by XNNPACK, empty where the tool does not say.
     """
 
     runs: int
@@ -49,14 +54,14 @@ def parse(text: str) -> Measured | None:
     runs = list(_RUNS.finditer(text))
     if timings is None or not runs:
         return None
-    last = runs[-1]  # the ones before warm up
+    count, same, least, _, _, spread = runs[-1].groups()  # the ones before warm up
     peak = _PEAK.search(text)
     delegated = _DELEGATED.search(text)
     return Measured(
-        runs=int(last.group(1)),
+        runs=int(count),
         mean_ms=float(timings.group(4)) / 1000,
-        least_ms=float(last.group(2)) / 1000,
-        spread_ms=float(last.group(5)) / 1000,
+        least_ms=float(least or same) / 1000,
+        spread_ms=float(spread or 0) / 1000,
         init_ms=float(timings.group(1)) / 1000,
         peak_mb=float(peak.group(1)) if peak else None,
         xnnpack=delegated.group(1) if delegated else "",
@@ -94,10 +99,15 @@ def measure(
     done = adb.shell(phone, shlex.join(words), _SECONDS)
     measured = parse(done.text + done.errors)
     if done.status != 0 or measured is None:
-        lines = (done.errors + done.text).strip().splitlines()
-        said = lines[-1].strip() if lines else "it says nothing"
         raise PhoneError(
-            f"{flatbuffer.file} does not run on the phone (exit status {done.status}): {said.rstrip('.')}.",
+            f"{flatbuffer.file} does not run on the phone (exit status {done.status}): {_why(done)}.",
             code="phone.benchmark",
         )
     return measured
+
+
+def _why(said: Said) -> str:
+    """What the tool complains of first; the later complaints only follow from it."""
+    first = _COMPLAINT.search(said.errors + said.text)
+    lines = [first.group(1)] if first else (said.text + said.errors).strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else "it says nothing"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -19,25 +20,11 @@ from tests.phone.fake_phone import FakePhone
 GOLDEN = Path(__file__).parents[1] / "vectors" / "bundle"
 FLATBUFFERS = json.loads((GOLDEN / "manifest.json").read_text("utf-8"))
 
-# In the words of tensorflow/lite/tools/benchmark, as remembered: no phone has said this to us yet.
-PRINTED = """INFO: STARTING!
-INFO: Log parameter values verbosely: [0]
-INFO: Loaded model part.tflite
-INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
-INFO: Explicitly applied XNNPACK delegate, and the model graph will be completely executed by the delegate.
-INFO: The input model file size (MB): 0.083
-INFO: Initialized session in 5.512ms.
-INFO: Running benchmark for at least 5 iterations and at least 0.5 seconds
-INFO: count=290 first=2100 curr=1712 min=1690 max=2100 avg=1722.5 std=31
-
-INFO: Running benchmark for at least 50 iterations and at least 1 seconds
-INFO: count=587 first=1723 curr=1701 min=1688 max=1799 avg=1703.25 std=8
-
-INFO: Inference timings in us: \
-Init: 5512, First inference: 2100, Warmup (avg): 1722.5, Inference (avg): 1703.25
-INFO: Memory footprint delta from the start of the tool (MB): init=2.5 overall=2.875
-INFO: Overall peak memory footprint (MB) via periodic monitoring: 6.5
-"""
+# Line for line what TensorFlow's tools/benchmark and stats_calculator.h print; the numbers are made up.
+PRINTED = (Path(__file__).parent / "benchmark_model.txt").read_text("utf-8")
+WHOLLY = (
+    "Explicitly applied XNNPACK delegate, and the model graph will be completely executed by the delegate."
+)
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> dict[str, Any]:
@@ -54,11 +41,12 @@ def error(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
     return told["code"], told["message"]
 
 
-def tool(folder: Path, printed: str = PRINTED, status: int = 0) -> Path:
+def tool(folder: Path, printed: str = PRINTED, errors: str = "", status: int = 0) -> Path:
     """A benchmark_model that measures nothing, and checks that it was given a flatbuffer."""
     path = folder / "benchmark_model"
     check = 'test -s "${1#--graph=}" || exit 9'
-    path.write_text(f'#!/bin/sh\n{check}\ncat <<"END"\n{printed}END\necho "$@" >&2\nexit {status}\n')
+    says = f'cat <<"END"\n{printed}END\ncat >&2 <<"END"\n{errors}END'
+    path.write_text(f"#!/bin/sh\n{check}\n{says}\nexit {status}\n")
     return path
 
 
@@ -202,10 +190,25 @@ class TestBenchmark:
         self, phone: FakePhone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert phone
-        broken = tool(tmp_path, "ERROR: Failed to allocate tensors!\n", status=1)
+        said = "INFO: STARTING!\nINFO: Loaded model part.tflite\n"
+        errors = (
+            "ERROR: Node number 57 (BATCH_MATMUL) failed to prepare.\n"
+            "ERROR: Failed to allocate tensors!\n"
+            "ERROR: Benchmarking failed.\n"
+        )
+        broken = tool(tmp_path, said, errors, status=1)
         code, sentence = error(capsys, "benchmark", str(GOLDEN), "--tool", str(broken))
         assert code == "phone.benchmark"
         assert FLATBUFFERS["submodels"][0]["variants"][0]["file"] in sentence
+        assert sentence.endswith("Node number 57 (BATCH_MATMUL) failed to prepare.")
+
+    def test_a_tool_for_another_processor_is_named(
+        self, phone: FakePhone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert phone
+        other = tool(tmp_path, "", "benchmark_model: not executable: 64-bit ELF file\n", status=126)
+        sentence = error(capsys, "benchmark", str(GOLDEN), "--tool", str(other))[1]
+        assert "(exit status 126): benchmark_model: not executable: 64-bit ELF file" in sentence
 
 
 class TestParse:
@@ -213,11 +216,44 @@ class TestParse:
         assert parse(PRINTED) == Measured(587, 1.70325, 1.688, 0.008, 5.512, 6.5, "completely")
 
     def test_what_is_not_said_is_not_there(self) -> None:
-        lines = [line for line in PRINTED.splitlines() if "peak" not in line and "delegate" not in line]
+        lines = [
+            line for line in PRINTED.splitlines() if "peak memory" not in line and "Explicitly" not in line
+        ]
         measured = parse("\n".join(lines))
         assert measured is not None
         assert measured.peak_mb is None
         assert measured.xnnpack == ""
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            (WHOLLY, "completely"),
+            (
+                "Explicitly applied XNNPACK delegate, and the model graph will be partially executed",
+                "partially",
+            ),
+            (
+                "Though XNNPACK delegate is explicitly applied, the model graph will not be executed",
+                "not",
+            ),
+        ],
+    )
+    def test_how_much_xnnpack_runs(self, line: str, expected: str) -> None:
+        measured = parse(PRINTED.replace(WHOLLY, line))
+        assert measured is not None
+        assert measured.xnnpack == expected
+
+    def test_an_older_tool_knows_no_median(self) -> None:
+        older = re.sub(r" p5=.*", "", PRINTED)
+        assert older != PRINTED
+        assert parse(older) == parse(PRINTED)
+
+    @pytest.mark.parametrize(
+        ("line", "runs"), [("count=1 curr=1700000", 1), ("count=3 curr=1700000(all same)", 3)]
+    )
+    def test_pictures_that_all_took_the_same_time(self, line: str, runs: int) -> None:
+        text = re.sub(r"count=587 .*", line, PRINTED).replace("(avg): 1703.25", "(avg): 1.7e+06")
+        assert parse(text) == Measured(runs, 1700.0, 1700.0, 0.0, 5.512, 6.5, "completely")
 
     def test_large_numbers(self) -> None:
         text = PRINTED.replace("Inference (avg): 1703.25", "Inference (avg): 1.70325e+06")

@@ -4,32 +4,23 @@ import org.edvit.agent.EdvitError
 import org.edvit.agent.engine.Accelerator
 import org.edvit.agent.engine.Model
 import org.edvit.agent.engine.Output
-import org.edvit.agent.engine.Runtime
-import org.edvit.agent.engine.Verdict
 import org.tensorflow.lite.Interpreter
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.file.Path
 import kotlin.io.path.name
 
-/**
- * The TFLite interpreter on the processor, with XNNPACK.
- *
- * `name` is what the app ships and its version, "ai-edge-litert/2.3.2": LiteRT has the interpreter under its old name.
- */
-class TfLite(
-    override val name: String,
-    private val proof: ChildProof,
-) : Runtime {
-    override val accelerator = Accelerator(reason = "the processor computes: NNAPI is deprecated and not used, and no GPU was chosen")
-
-    override fun load(flatbuffer: Path): Model = TfLiteModel(flatbuffer)
-
-    override fun verify(
-        flatbuffer: Path,
-        vector: Path,
-    ): Verdict = proof.verify(flatbuffer, vector)
-}
+/** The TFLite interpreter on the processor, with XNNPACK; LiteRT has it under its old name. */
+fun tfLite(
+    name: String,
+    proof: ChildProof,
+) = PhoneRuntime(
+    name,
+    Accelerator(reason = "the processor computes: NNAPI is deprecated and not used, and no GPU was chosen"),
+    proof,
+    ::TfLiteModel,
+)
 
 private class TfLiteModel(
     flatbuffer: Path,
@@ -61,9 +52,9 @@ private class TfLiteModel(
         if (image.size != input.capacity()) {
             throw EdvitError("$name takes ${input.capacity()} bytes, not ${image.size}", "model.run")
         }
-        input.clear()
+        input.again()
         input.put(image)
-        (outputs.values + input).forEach { it.rewind() }
+        (outputs.values + input).forEach { it.again() }
         clearly("run") { interpreter.runSignature(mapOf("image" to input), outputs, signature) }
         return Output(floats("feature"), floats("logits"))
     }
@@ -71,8 +62,13 @@ private class TfLiteModel(
     override fun close() = interpreter.close()
 
     private fun floats(output: String): FloatArray {
-        val numbers = outputs.getValue(output).apply { rewind() }.asFloatBuffer()
+        val numbers = outputs.getValue(output).apply { again() }.asFloatBuffer()
         return FloatArray(numbers.remaining()).also(numbers::get)
+    }
+
+    // Not a ByteBuffer's own rewind: Java has had that since release 9, and Android 8 has not.
+    private fun Buffer.again() {
+        rewind()
     }
 
     private fun direct(bytes: Int): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())

@@ -5,7 +5,7 @@ import org.edvit.phone.ChildProof
 import org.edvit.phone.Choices
 import org.edvit.phone.PhoneApplication
 import org.edvit.phone.ProofProcess
-import org.edvit.phone.TfLite
+import org.edvit.phone.tfLite
 
 /** The app with LiteRT 2 in it: its interpreter for the processor, its compiled model for the GPU. */
 class EdvitApplication : PhoneApplication() {
@@ -13,7 +13,7 @@ class EdvitApplication : PhoneApplication() {
 
     override val software: String = BuildConfig.VERSION_NAME
 
-    override fun runtime(choices: Choices): Runtime = if (choices.gpu) LiteRtGpu(NAME, proof) else TfLite(NAME, proof)
+    override fun runtime(choices: Choices): Runtime = if (choices.gpu) liteRtGpu(NAME, proof) else tfLite(NAME, proof)
 
     private companion object {
         // By this name the manifest of a bundle knows it.

@@ -7,9 +7,8 @@ import com.google.ai.edge.litert.TensorBuffer
 import org.edvit.agent.EdvitError
 import org.edvit.agent.engine.Model
 import org.edvit.agent.engine.Output
-import org.edvit.agent.engine.Runtime
-import org.edvit.agent.engine.Verdict
 import org.edvit.phone.ChildProof
+import org.edvit.phone.PhoneRuntime
 import java.nio.file.Path
 import kotlin.io.path.name
 
@@ -18,19 +17,10 @@ import kotlin.io.path.name
  *
  * A phone whose GPU answers wrongly, or crashes, fails the test vector in a process of its own, and the sub-model goes elsewhere.
  */
-class LiteRtGpu(
-    override val name: String,
-    private val proof: ChildProof,
-) : Runtime {
-    override val accelerator = org.edvit.agent.engine.Accelerator("gpu", "")
-
-    override fun load(flatbuffer: Path): Model = CompiledSubmodel(flatbuffer)
-
-    override fun verify(
-        flatbuffer: Path,
-        vector: Path,
-    ): Verdict = proof.verify(flatbuffer, vector)
-}
+fun liteRtGpu(
+    name: String,
+    proof: ChildProof,
+) = PhoneRuntime(name, org.edvit.agent.engine.Accelerator("gpu", ""), proof, ::CompiledSubmodel)
 
 private class CompiledSubmodel(
     flatbuffer: Path,

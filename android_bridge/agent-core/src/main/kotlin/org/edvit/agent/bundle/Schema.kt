@@ -119,7 +119,7 @@ class Schema(
 
     private fun characters(text: String): Int = text.codePointCount(0, text.length)
 
-    private fun size(wanted: Any?): Int = (wanted as BigInteger).intValueExact()
+    private fun size(wanted: Any?): Int = (wanted as BigInteger).toInt()
 
     private fun same(
         one: Any?,
