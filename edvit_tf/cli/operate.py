@@ -213,6 +213,8 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
     if json:
         emit([row.to_json() for row in rows])
         return
+    from edvit_tf.runtime.delegate import Accelerator
+
     # A terminal has 80 characters: few columns of several lines, and a reason has a line of its own.
     table = _table("device", "state", "machine", "holds")
     for row in rows:
@@ -220,13 +222,16 @@ def print_rows(rows: "Sequence[DeviceStatus]", *, json: bool) -> None:
         table.add_row(
             _lines(row.name, row.id[:12], row.address),
             _lines(row.state, since),
-            _lines(_machine(row), row.runtime, row.accelerator),
+            _lines(_machine(row), row.runtime, row.accelerator and f"accelerator: {row.accelerator}"),
             _lines(_holds(row), f"{row.sent_bytes / 1e6:,.1f} MB sent, {row.codec}" if row.codec else ""),
         )
     show(table)
     for row in rows:
         if row.reason:
             show(f"{row.name or row.address} is {row.state}: {row.reason}")
+    for row in rows:
+        if row.accelerator_reason not in ("", Accelerator().reason):
+            show(f"{row.name or row.address} has no accelerator: {row.accelerator_reason}")
 
 
 def _table(*headers: str) -> "Table":

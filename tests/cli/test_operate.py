@@ -30,6 +30,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Iterator[Path]:
                 id=known.id,
                 name=known.name,
                 runtime=RUNTIME,
+                accelerator_reason="libedgetpu.so.1 cannot be used: it is not installed",
                 memory_bytes=10**9,
                 energy_joules=1,
                 bundle_version=bundle.manifest.version,
@@ -61,6 +62,7 @@ def test_status_says_since_when_and_why(
     assert main(["fleet", "status", "--state", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "fake-1 is down: the wire is cut" in printed
+    assert "spare has no accelerator: libedgetpu.so.1 cannot be used" in printed
     assert "…" not in printed
 
 
