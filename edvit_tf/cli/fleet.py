@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,6 +93,14 @@ def deploy(
     outage: Annotated[
         bool, typer.Option("--outage", help="Accept more sub-models out on the way than the fusion bears.")
     ] = False,
+    expires: Annotated[
+        datetime | None,
+        typer.Option(
+            "--expires",
+            formats=["%Y-%m-%d"],
+            help="From this day on (UTC) devices do not install it any more (default: what the bundle says).",
+        ),
+    ] = None,
     listen: ListenOption = "",
     json: JsonOption = False,
 ) -> None:
@@ -103,7 +112,7 @@ def deploy(
     import asyncio
 
     from edvit_tf.bundle.reader import open_bundle
-    from edvit_tf.errors import LinkError
+    from edvit_tf.errors import LinkError, UsageError
     from edvit_tf.fleet import Deployment
     from edvit_tf.fleet import deploy as deploy_to
     from edvit_tf.fleet.deploy import NO_DEVICE
@@ -112,11 +121,14 @@ def deploy(
     from edvit_tf.fleet.signing import signed
     from edvit_tf.fleet.state import FleetState, default_folder, save
 
+    if expires is not None and expires.replace(tzinfo=UTC) <= datetime.now(UTC):
+        raise UsageError(f"--expires {expires:%Y-%m-%d} is over: name a day to come")
     opened = open_bundle(bundle)
     wanted = devices or (None if address else len(opened.manifest.submodels))
     folder = state or default_folder()
     keys = keys_in(folder)
-    opened = signed(opened, keys, folder)
+    ends = f"{expires:%Y-%m-%dT%H:%M:%SZ}" if expires is not None else None
+    opened = signed(opened, keys, folder, expires=ends)
 
     with FleetState(folder) as remembered:
         excluded = {device.id for device in remembered.devices() if device.drained} | remembered.removed()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edvit_tf.bundle.reader import Bundle
+from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.cli.main import main
 from edvit_tf.fleet.keys import make_keys
 from tests.fleet.fakes import picture
@@ -68,6 +68,8 @@ MISTAKES = {
         1,
         "check that `edvit-tf device run` is running there",
     ),
+    "expired": (["fleet", "deploy", "BUNDLE", "--state", "FLEET", "--expires", "2001-02-03"], 2, "is over"),
+    "no day": (["fleet", "deploy", "BUNDLE", "--state", "FLEET", "--expires", "soon"], 2, "%Y-%m-%d"),
     "port": (["device", "run", "--port", "65536", "--store", "EMPTY"], 2, "--port must be"),
     "port text": (["device", "run", "--port", "x", "--store", "EMPTY"], 2, "valid integer"),
     "interface": (["device", "run", "--interface", "eth0", "--store", "EMPTY"], 2, "IPv4 address"),
@@ -103,3 +105,12 @@ def test_a_mistake_is_one_sentence(
     assert sentence in error["message"]
     assert error["code"]
     assert "\n" not in error["message"]
+
+
+def test_the_owner_says_until_when_a_bundle_may_be_installed(bundle: Bundle, tmp_path: Path) -> None:
+    make_keys(tmp_path)
+    nobody = ["--address", f"127.0.0.1:{free_port()}"]
+    arguments = ["fleet", "deploy", str(bundle.path), "--state", str(tmp_path), "--expires", "2999-12-31"]
+    assert main([*arguments, *nobody]) == 1
+    (signed,) = (tmp_path / "bundles").iterdir()
+    assert open_bundle(signed).manifest.expires == "2999-12-31T00:00:00Z"
