@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -156,9 +156,18 @@ class Aggregator:
             UsageError: the picture has another shape or type.
             DeadlineError: no sub-model answered in time; the sentence has the reason of each device.
         """
+        with self.held():
+            return await self._classify(image, self._deadline if deadline is None else deadline)
+
+    @contextmanager
+    def held(self) -> Iterator[Self]:
+        """Keep it running as long as the block lasts: whoever leaves its context waits for that.
+
+        For whoever has to prepare a picture before it can be classified.
+        """
         self._asking += 1
         try:
-            return await self._classify(image, self._deadline if deadline is None else deadline)
+            yield self
         finally:
             self._asking -= 1
             self._idle.set()

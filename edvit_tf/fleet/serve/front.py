@@ -139,8 +139,16 @@ class Front:
         seconds = self.bounds.deadline if deadline is None else deadline
         if not 0 < seconds <= self.bounds.longest_deadline:
             raise UsageError(f"the deadline must be above 0 and at most {self.bounds.longest_deadline:.0f} s")
+        # A deploy may put another aggregator in its place while the picture is decoded.
+        with self._current().held() as aggregator:
+            result = await self._classify(aggregator, request, data, seconds)
+        self.metrics.answered(request.way, result.answer, time.monotonic() - request.began)
+        return result
+
+    async def _classify(
+        self, aggregator: Aggregator, request: Request, data: bytes, seconds: float
+    ) -> Result:
         end = time.monotonic() + seconds
-        aggregator = self._current()
         manifest = aggregator.bundle.manifest
         decoding = asyncio.get_running_loop().run_in_executor(
             self._decoders, decode_sample, data, manifest.input
@@ -151,9 +159,7 @@ class Front:
         except TimeoutError:
             raise DeadlineError(f"the picture was not decoded within {seconds:.3g} s") from None
         answer = await aggregator.classify(image, deadline=max(0.001, end - time.monotonic()))
-        result = Result(request, manifest, answer)
-        self.metrics.answered(request.way, answer, time.monotonic() - request.began)
-        return result
+        return Result(request, manifest, answer)
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, and wait at most `grace` seconds for those in flight."""
