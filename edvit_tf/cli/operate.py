@@ -258,7 +258,6 @@ def _lines(*lines: str) -> str:
 
 
 def _print_events(events: "Sequence[Event]", state: "FleetState", *, json: bool) -> None:
-
     names = {device.id: device.name for device in state.devices()}
     for event in events:
         when = datetime.fromtimestamp(event.at).astimezone().isoformat(timespec="seconds")

@@ -173,7 +173,8 @@ def _whole(text: str | None, most: int) -> int:
     """A whole number of at most `most`; 0 for anything else."""
     if not text or len(text) > len(str(most)) or not (text.isascii() and text.isdigit()):
         return 0
-    return int(text) if int(text) <= most else 0
+    number = int(text)
+    return number if number <= most else 0
 
 
 def _join(host: str, port: int) -> str:
