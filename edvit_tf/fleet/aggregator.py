@@ -163,7 +163,8 @@ class Aggregator:
     def held(self) -> Iterator[Self]:
         """Keep it running as long as the block lasts: whoever leaves its context waits for that.
 
-        For whoever has to prepare a picture before it can be classified.
+        For whoever has to prepare a picture before it can be classified, while another aggregator may take
+        the place of this one.
         """
         self._asking += 1
         try:
