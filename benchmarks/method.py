@@ -9,12 +9,15 @@ figure beside it are written anew (page.py).
 
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
-    edvit              our defaults; pictures are moved by what suits the sub-models' size (SHIFTS)
-    edvit_paper        the paper's choices alone: its score, no distillation, no matching, one class's worth
-                       of others, no refining, and a fusion that never misses a sub-model in training;
+    edvit              our defaults, in the shape that learns most (--widths tried); pictures are moved by
+                       what suits the sub-models' size (SHIFTS)
+    edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, no distillation,
+                       no matching, one class's worth of others, no refining, and a fusion that never misses
+                       a sub-model in training;
                        retrained for longer, so that its sub-models see as many pictures as ours
-    single             one student as large as one sub-model, distilled the same way, with at least as many
-                       gradient steps as all sub-models together
+    single             one student as large as one sub-model, in the shape that learns most, distilled the
+                       same way, with at least as many gradient steps as all sub-models together
+    single_uniform     the same with all blocks and uniform widths
     single_total       the same for one student at least as large as all sub-models together
     single_cnn         one convolutional network (cnn.py) whose f32 flatbuffer is no larger than a sub-model,
                        distilled the same way, with as many gradient steps as single
@@ -28,6 +31,7 @@ figure beside it are written anew (page.py).
 and edvit with one choice changed; where that makes training shorter, retraining is longer instead:
 
     edvit_kl           units scored exactly, one removed at a time
+    edvit_uniform      all blocks, and the same share of each layer's units: the paper's widths
     edvit_bytes        widths of each layer, for the bytes of the uniform ones
     edvit_randaugment, edvit_mixup, edvit_cutmix
                        that augmentation in retraining
@@ -80,10 +84,11 @@ CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
 CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_paper": {
-        "importance": "kl", "distillation": 0.0, "matching": 0.0, "others": 1.0, "refine_epochs": 0,
-        "left_out": 0.0,
+        "widths": "uniform", "importance": "kl", "distillation": 0.0, "matching": 0.0, "others": 1.0,
+        "refine_epochs": 0, "left_out": 0.0,
     },
     "edvit_kl": {"importance": "kl"},
+    "edvit_uniform": {"widths": "uniform"},
     "edvit_bytes": {"widths": "bytes"},
     "edvit_randaugment": {"augment": "randaugment"},
     "edvit_mixup": {"augment": "mixup"},
@@ -146,6 +151,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         data=asked.data,
         devices=asked.devices,
         heads=HEADS[asked.devices],
+        widths="tried",
         out=str(folder / f"{SAME_EXPORT.get(asked.method, asked.method)}-{asked.devices}-{asked.seed}"),
         format=FORMATS,
         seed=asked.seed,
@@ -154,8 +160,9 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
     base = replace(base, shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift))
     if asked.method in CHANGES:
         return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
-    if asked.method == "single":
-        return replace(base, devices=1, epochs=_epochs_of_single(base))
+    if asked.method in ("single", "single_uniform"):
+        widths = "tried" if asked.method == "single" else "uniform"
+        return replace(base, devices=1, widths=widths, epochs=_epochs_of_single(base))
     if asked.method == "single_total":
         return replace(base, devices=1, heads=_heads_of_total(base), epochs=_epochs_of_single(base))
     return base
@@ -303,7 +310,7 @@ def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[Made]:
 def _answering(
     method: str, bundle: Bundle, models: BundleModels, answers: Mapping[str, Answers]
 ) -> Callable[[tuple[str, ...]], Probabilities]:
-    if method in ("single", "single_total"):
+    if method.startswith("single"):
         return lambda names: softmax(answers[names[0]].logits)
     if method == "logit_sum":
         return lambda names: logit_sum(bundle, {name: answers[name] for name in names})

@@ -1,6 +1,6 @@
 """The way from a teacher to a bundle, as the paper's figure shows it (ED-ViT, arXiv 2410.11650).
 
-    split the classes → importance → widths → surgery → retrain → refine → sparsify → convert → fuse → bundle
+    split the classes → importance → shape → surgery → retrain → refine → sparsify → convert → fuse → bundle
 
 What is between split and fusion happens once for each group, side by side, in `submodel_job.py`; all groups
 meet in `refine_job.py`. What each stage depends on stands in `stages.py`. This process itself never imports
@@ -35,6 +35,7 @@ from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import AUTO, ExportSettings
+from edvit_tf.build.shapes import TriedShape, shapes
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
     AloneRecipes,
@@ -91,6 +92,7 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
+TRIAL_EPOCHS = 2
 TEACHER_JOBS, SUBMODEL_JOB, REFINE_JOB, FUSION_JOB = (
     f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "refine_job", "fusion_job")
 )
@@ -111,6 +113,7 @@ class _Made:
     single: MadeSubmodel | None
     fusion: MadeFusion
     sound: SoundSpec | None
+    shapes: tuple[TriedShape, ...]
     tried: tuple[dict[str, Any], ...] = ()
 
     def only(self, formats: Sequence[str]) -> "_Made":
@@ -162,6 +165,9 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
+        tried_shapes = _try_shapes(work, plan)
+        if tried_shapes:
+            plan = plan.with_widths(max(tried_shapes, key=lambda shape: shape.accuracy).widths)
         submodels = _plan_submodels(work, plan, _measure_latency(work, plan))
         _retrain(work, submodels)
         seconds.lap("sub-models")
@@ -181,13 +187,15 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
 
         parts = [read_submodel(job) for job in submodels]
         single = parts.pop() if settings.baselines else None
-        made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound)
+        made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound, tried_shapes)
         if settings.format == AUTO:
             made = _keep_fastest(work, plan, made, _fused_recipes(work, recipes), refused, measurers)
         with new_bundle(settings.out) as folder:
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
-            write_report(folder, manifest, made.submodels, made.single, fusion, seconds.seconds, dataset)
+            write_report(
+                folder, manifest, made.submodels, made.single, fusion, tried_shapes, seconds.seconds, dataset
+            )
     progress.update("bundle", 1.0, "written")
     return Path(settings.out)
 
@@ -286,6 +294,35 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
         found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
         check_budget(plan.config, found, settings.budget)
     return recipe
+
+
+def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
+    """If shapes are tried: how right a student of all classes is in each, with a sub-model's pictures."""
+    if work.settings.widths != "tried":
+        return ()
+    settings = replace(work.settings, epochs=TRIAL_EPOCHS, refine_epochs=0, sparsity=0.0, qat_epochs=0)
+    everything = tuple(range(len(plan.classes)))
+    rows = _rows_of_single(work, plan, None)
+    jobs = []
+    for widths in shapes(plan.config, plan.widths):
+        alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
+        recipes = of_submodel(settings, work.recipes, SINGLE, everything, alone, None, rows)
+        jobs.append(
+            SubmodelJob(
+                SINGLE, everything, widths, recipes, work.recipes, work.store, work.workspace, settings, rows
+            )
+        )
+    work.run(
+        [
+            Job(f"shape {number} of {len(jobs)}", f"{SUBMODEL_JOB}:retrain_submodel", job)
+            for number, job in enumerate(jobs, start=1)
+            if job.recipes.alone.retrained not in work.store
+        ],
+        "teacher",
+    )
+    return tuple(
+        TriedShape(job.widths, work.store.get(job.recipes.alone.retrained).facts["accuracy"]) for job in jobs
+    )
 
 
 def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:

@@ -51,7 +51,7 @@ class ExportPlan:
         teacher: its name.
         config: the teacher's.
         classes: labels of the data set.
-        widths: what every sub-model keeps.
+        widths: what every sub-model keeps; where shapes are tried, the uniform ones until `with_widths`.
         formats: of the flatbuffers.
         submodels: one for each device; where pictures or the teacher's answers decide the groups, these are
             as many and as large until `with_groups`.
@@ -63,6 +63,10 @@ class ExportPlan:
     widths: Widths
     formats: tuple[str, ...]
     submodels: tuple[PlannedSubmodel, ...]
+
+    def with_widths(self, widths: Widths) -> "ExportPlan":
+        """The same plan for sub-models of another shape."""
+        return replace(self, widths=widths).with_groups(tuple(made.group for made in self.submodels))
 
     def with_groups(self, groups: Groups) -> "ExportPlan":
         """The same plan for other groups."""
@@ -96,6 +100,7 @@ class ExportPlan:
                 "macs": self.config.macs,
                 "f32_bytes": self.config.f32_bytes,
             },
+            "blocks": self.widths.blocks,
             "heads": self.widths.heads,
             "width": self.widths.width,
             "mlp_units": self.widths.mlp_units,
@@ -135,7 +140,7 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
 
 
 def _planned_widths(settings: ExportSettings, config: ViTConfig) -> Widths:
-    """Uniform widths; where each layer has its own, those of about the same cost."""
+    """Uniform widths; where a shape is tried or each layer has its own, those of about the same cost."""
     if settings.heads is not None:
         return uniform(config, settings.heads)
     if settings.widths == "bytes" and settings.budget is not None:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from string import Template
 
 from edvit_tf.build.data import Dataset
+from edvit_tf.build.shapes import TriedShape
 from edvit_tf.build.work import MadeFusion, MadeSubmodel
 from edvit_tf.bundle.manifest import Manifest
 
@@ -26,6 +28,7 @@ _PAGE = Template("""<!doctype html>
 $accuracies
 <h2>Sub-models</h2>
 $submodels
+$shapes
 <h2>Pictures</h2>
 $pictures
 <h2>Seconds</h2>
@@ -40,6 +43,7 @@ def write_report(
     submodels: Sequence[MadeSubmodel],
     single: MadeSubmodel | None,
     fusion: MadeFusion,
+    shapes: Sequence[TriedShape],
     seconds: Mapping[str, float],
     dataset: Dataset,
 ) -> None:
@@ -51,6 +55,7 @@ def write_report(
         submodels: in the manifest's order.
         single: the single student, if there is one.
         fusion: with its accuracies by format.
+        shapes: those that were tried, if any were.
         seconds: of each stage of the export.
         dataset: what it was made from.
     """
@@ -92,6 +97,7 @@ def write_report(
         "split": manifest.accuracies.split,
         "accuracies": accuracies,
         "submodels": rows,
+        "shapes": [{**asdict(shape.widths), "accuracy": shape.accuracy} for shape in shapes],
         "seconds": dict(seconds),
     }
     (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
@@ -117,6 +123,7 @@ def write_report(
                 for name, variant in part.variants.items()
             ],
         ),
+        shapes=_shapes_table(shapes),
         pictures=_table(
             ("", "to train on", "to validate"),
             [
@@ -132,6 +139,20 @@ def write_report(
         seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in seconds.items()]),
     )
     (folder / "report.html").write_text(page, "utf-8")
+
+
+def _shapes_table(shapes: Sequence[TriedShape]) -> str:
+    """What was tried, the best first; nothing where nothing was."""
+    if not shapes:
+        return ""
+    head = ("", "blocks", "width", "heads", "MLP units", "stem", "accuracy of a short trial")
+    rows = []
+    for shape in sorted(shapes, key=lambda shape: -shape.accuracy):
+        widths = shape.widths
+        numbers = (widths.blocks, widths.width, widths.heads, widths.mlp_units)
+        stem = ", ".join(str(channels) for channels in widths.stem)
+        rows.append(("", *(str(number) for number in numbers), stem, f"{shape.accuracy:.2%}"))
+    return "<h2>Shapes</h2>\n" + _table(head, rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

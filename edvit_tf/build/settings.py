@@ -21,7 +21,7 @@ _NOT_RECORDED = ("out", "workers", "engine", "cache")
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
-WIDTHS = ("uniform", "bytes", "latency")
+WIDTHS = ("uniform", "tried", "bytes", "latency")
 AUGMENTS = ("none", "randaugment", "mixup", "cutmix")
 ENGINES = ("local", "ray")
 AUTO = "auto"
@@ -49,8 +49,9 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
-        widths: `uniform`, the same in every block, or of each layer, chosen by importance so that a sub-model
-            takes as many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
+        widths: `uniform`, the same in every block; `tried`, of some shapes that take as many bytes the one in
+            which a student learns most; or of each layer, chosen by importance so that a sub-model takes as
+            many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
         budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
             milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
@@ -153,7 +154,7 @@ class ExportSettings:
             raise UsageError("--on-device is where --format auto measures: add it, or leave --on-device out")
         if self.floor is not None and self.format != AUTO:
             raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")
-        if self.budget is not None and self.widths == "uniform":
+        if self.budget is not None and self.widths in ("uniform", "tried"):
             raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
 
     @property

@@ -144,12 +144,12 @@ def _cut(job: SubmodelJob, result: Result) -> None:
 
 
 def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, whole: ViTConfig) -> Kept:
-    """Uniform widths, or those of each layer that cost as much as the uniform ones, or the budget.
+    """The job's widths, or those of each layer that cost as much as the uniform ones, or the budget.
 
     The stem's widths are uniform either way.
     """
     uniform = choose(importance, job.widths)
-    if settings.widths == "uniform":
+    if settings.widths in ("uniform", "tried"):
         return uniform
     cost: Cost = Bytes()
     if job.recipes.alone.latency is not None:

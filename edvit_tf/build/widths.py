@@ -23,8 +23,9 @@ DEFAULT_SHARE = 0.55
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """Sizes of a sub-model, the same in every block; `stem` has the channels of its convolutions."""
+    """Sizes of a sub-model, the same in each of its blocks; `stem` has the channels of its convolutions."""
 
+    blocks: int
     heads: int
     width: int
     mlp_units: int
@@ -46,6 +47,7 @@ def uniform(config: ViTConfig, heads: int) -> Widths:
     if not 1 <= heads <= block.heads:
         raise PlanError(f"{heads} heads cannot be kept: the model has {block.heads} in a block.")
     return Widths(
+        len(config.blocks),
         heads,
         _share(config.width, heads, block.heads),
         _share(block.mlp_units, heads, block.heads),
@@ -61,7 +63,7 @@ def _share(units: int, part: int, whole: int) -> int:
 def narrowed(config: ViTConfig, widths: Widths) -> ViTConfig:
     """The config that cutting a model down to these widths gives."""
     block = BlockConfig(widths.heads, widths.mlp_units)
-    return replace(config, width=widths.width, blocks=(block,) * len(config.blocks), stem=widths.stem)
+    return replace(config, width=widths.width, blocks=(block,) * widths.blocks, stem=widths.stem)
 
 
 def most_logits(classes: int, submodels: int) -> int:
@@ -98,13 +100,21 @@ def largest_within(config: ViTConfig, submodels: int, total_bytes: int | None = 
 def choose(importance: "Importance", widths: Widths) -> Kept:
     """The units with the highest scores, layer by layer; of equals the first.
 
+    Where blocks go whole, those stay whose units have the highest scores together.
+
     Raises:
         PlanError: more units are wanted than there are.
     """
+    layers = zip(importance.heads, importance.mlp, strict=True)
+    blocks = _top(np.asarray([heads.sum() + mlp.sum() for heads, mlp in layers]), widths.blocks)
+
+    def in_blocks(layer: tuple[NDArray[np.float64], ...], count: int) -> tuple[Indices, ...]:
+        return tuple(_top(scores, count if block in blocks else 0) for block, scores in enumerate(layer))
+
     return Kept(
         _top(importance.residual, widths.width),
-        tuple(_top(scores, widths.heads) for scores in importance.heads),
-        tuple(_top(scores, widths.mlp_units) for scores in importance.mlp),
+        in_blocks(importance.heads, widths.heads),
+        in_blocks(importance.mlp, widths.mlp_units),
         tuple(_top(s, channels) for s, channels in zip(importance.stem, widths.stem, strict=True)),
     )
 

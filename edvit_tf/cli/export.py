@@ -72,7 +72,11 @@ def export(
     ] = None,
     widths: Annotated[
         str | None,
-        typer.Option("--widths", help="uniform (default), or of each layer for its bytes or its latency."),
+        typer.Option(
+            "--widths",
+            help="uniform (default); tried, the shape that learns most; or of each layer for its bytes or "
+            "its latency.",
+        ),
     ] = None,
     budget: Annotated[
         float | None,

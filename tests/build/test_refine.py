@@ -106,7 +106,7 @@ def test_one_submodel_has_nobody_to_meet() -> None:
     settings = ExportSettings(model="m", data="d", devices=2, out="o")
     some = Recipe("data", {})
     taught = TeacherRecipes(some, some, some, ((0, 1),), (some,))
-    alone = [of_alone(settings, taught, f"s{i}", (i,), Widths(1, 8, 8), None, None) for i in range(2)]
+    alone = [of_alone(settings, taught, f"s{i}", (i,), Widths(4, 1, 8, 8), None, None) for i in range(2)]
     assert of_refined(settings, taught, [(0,)], alone[:1]) is None
     both = of_refined(settings, taught, [(0,), (1,)], alone)
     assert both is not None

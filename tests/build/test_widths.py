@@ -34,7 +34,7 @@ TABLE = {
 def test_the_papers_table(preset: str, budget: int, submodels: int, heads: int, mebibytes: float) -> None:
     config = PRESETS[preset]
     widths = largest_within(config, submodels, budget * MEBIBYTE)
-    assert widths == Widths(heads, 64 * heads, 256 * heads)
+    assert widths == Widths(len(config.blocks), heads, 64 * heads, 256 * heads)
     submodel = config.with_classes(most_logits(config.classes, submodels))
     assert round(narrowed(submodel, widths).f32_bytes / MEBIBYTE, 2) == mebibytes
 
@@ -59,7 +59,7 @@ def test_widths_are_multiples_of_eight() -> None:
         assert widths.width % 8 == widths.mlp_units % 8 == 0
         assert abs(widths.width - 100 * heads / 7) <= 4
         assert abs(widths.mlp_units - 300 * heads / 7) <= 4
-    assert uniform(config, 7) == Widths(7, 100, 300)  # never more than there is
+    assert uniform(config, 7) == Widths(2, 7, 100, 300)  # never more than there is
 
 
 def test_the_default_budget_is_a_share_of_the_teacher() -> None:
@@ -93,9 +93,9 @@ def test_the_highest_scores_stay() -> None:
         (np.asarray([1.0, 2.0]), np.asarray([2.0, 1.0])),
         (np.asarray([3.0, 1.0, 2.0]), np.asarray([1.0, 1.0, 1.0])),
     )
-    kept = choose(importance, Widths(heads=1, width=3, mlp_units=2))
+    kept = choose(importance, Widths(blocks=2, heads=1, width=3, mlp_units=2))
     assert kept.residual.tolist() == [1, 2, 3]
     assert [block.tolist() for block in kept.heads] == [[1], [0]]
     assert [block.tolist() for block in kept.mlp] == [[0, 2], [0, 1]]
     with pytest.raises(PlanError, match="5 units cannot be kept of 4"):
-        choose(importance, Widths(heads=1, width=5, mlp_units=2))
+        choose(importance, Widths(blocks=2, heads=1, width=5, mlp_units=2))
