@@ -10,7 +10,7 @@ figure beside it are written anew (page.py).
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
     edvit              our defaults, in the shape that learns most (--widths tried); pictures are moved by
-                       what suits the sub-models' size (SHIFTS)
+                       what suits the sub-models' size (SHIFTS), and refined for long enough (REFINE_EPOCHS)
     edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, no distillation,
                        no matching, one class's worth of others, no refining, and a fusion that never misses
                        a sub-model in training;
@@ -79,6 +79,8 @@ FORMATS = "f32,int8-dynamic,int4-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 SHIFTS: Mapping[str, Mapping[int, int]] = {"fashion_mnist": {10: 0, 5: 0}}
 """Pixels that pictures are moved by, where it is not the default: small sub-models have no room for more."""
+REFINE_EPOCHS: Mapping[str, int] = {"cifar10": 16}
+"""Where the default is too short: there the sub-models know little before they meet."""
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
@@ -157,7 +159,11 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
-    base = replace(base, shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift))
+    base = replace(
+        base,
+        shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift),
+        refine_epochs=REFINE_EPOCHS.get(asked.data, base.refine_epochs),
+    )
     if asked.method in CHANGES:
         return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
     if asked.method in ("single", "single_uniform"):
