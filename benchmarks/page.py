@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RESAMPLES = 2000
 ORDER = (
-    "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_total", "random_init", "logit_sum",
-    "single_cnn", "cnn_split", "cnn_teacher", "edvit_kl", "edvit_bytes", "edvit_undistilled",
+    "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
+    "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
+    "edvit_bytes", "edvit_randaugment", "edvit_mixup", "edvit_cutmix", "edvit_undistilled",
     "edvit_unmatched", "edvit_few_others", "edvit_unrefined", "edvit_all_there", "edvit_unbalanced",
 )  # fmt: skip
 

@@ -97,8 +97,8 @@ TEACHER_JOBS, SUBMODEL_JOB, REFINE_JOB, FUSION_JOB = (
     f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "refine_job", "fusion_job")
 )
 STAGES = {
-    "data": 0.01, "teacher": 0.09, "sub-models": 0.50, "refining": 0.20, "flatbuffers": 0.10, "fusion": 0.08,
-    "bundle": 0.02,
+    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "sub-models": 0.45, "refining": 0.20, "flatbuffers": 0.10,
+    "fusion": 0.08, "bundle": 0.02,
 }  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
@@ -168,7 +168,11 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         tried_shapes = _try_shapes(work, plan)
         if tried_shapes:
             plan = plan.with_widths(max(tried_shapes, key=lambda shape: shape.accuracy).widths)
-        submodels = _plan_submodels(work, plan, _measure_latency(work, plan))
+        latency = _measure_latency(work, plan)
+        progress.update("shapes", 1.0, "done")
+        seconds.lap("shapes")
+
+        submodels = _plan_submodels(work, plan, latency)
         _retrain(work, submodels)
         seconds.lap("sub-models")
 
@@ -289,7 +293,7 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
     recipe = of_latency(settings, plan.config, plan.widths)
     if recipe not in work.store:
         job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
-        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "teacher")
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "shapes")
     if settings.budget is not None:
         found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
         check_budget(plan.config, found, settings.budget)
@@ -318,7 +322,7 @@ def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
             for number, job in enumerate(jobs, start=1)
             if job.recipes.alone.retrained not in work.store
         ],
-        "teacher",
+        "shapes",
     )
     return tuple(
         TriedShape(job.widths, work.store.get(job.recipes.alone.retrained).facts["accuracy"]) for job in jobs

@@ -1,5 +1,6 @@
 """What the benchmark of the method measures, on answers that are made up."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import method
+from benchmarks import method, page
 from benchmarks.method import Asked, logit_sum, measure, settings_of
 from edvit_tf.build.data import Split
 from edvit_tf.build.grouping import rows_of_epoch
@@ -77,3 +78,8 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, monkeypatch:
     ours = pictures(of("edvit"))
     for name in ("single", "edvit_paper", "edvit_unrefined", "edvit_few_others"):
         assert ours <= pictures(of(name)) < 1.15 * ours, name
+
+
+def test_the_page_knows_every_method() -> None:
+    described = set(re.findall(r"^    ([a-z_0-9]+)(?:,|  |$)", str(method.__doc__), re.MULTILINE))
+    assert described | set(method.CHANGES) == set(page.ORDER)
