@@ -1,5 +1,6 @@
 """Whole tiny exports with choices that are off by default, several in each."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from edvit_tf.build.export import export
 from edvit_tf.build.progress import Silent
 from edvit_tf.build.settings import ExportSettings, combine
-from edvit_tf.build.widths import narrowed, uniform
+from edvit_tf.build.widths import Widths, narrowed, uniform
 from edvit_tf.bundle.reader import open_bundle
 from edvit_tf.vit.checkpoint import Checkpoint, save
 from tests.build.conftest import CONFIG
@@ -49,3 +50,20 @@ def test_widths_for_latency_with_two_of_four(teacher: Checkpoint, data_folder: P
     assert all(submodel.parameters < CONFIG.parameters for submodel in bundle.manifest.submodels)
     (latency,) = (tmp_path / "edvit-cache").glob("latency-*")
     assert (latency / "facts.json").is_file()
+
+
+def test_a_shape_is_tried(teacher: Checkpoint, data_folder: Path, tmp_path: Path) -> None:
+    settings = made_with(teacher, data_folder, tmp_path, widths="tried", format="f32")
+    folder = export(settings, Silent())
+    tried = json.loads((folder / "report.json").read_text())["shapes"]
+    assert len(tried) > 1
+    best = max(tried, key=lambda shape: shape["accuracy"])
+    config = narrowed(
+        CONFIG, Widths(*(best[name] for name in ("blocks", "heads", "width", "mlp_units")))
+    ).with_classes(4)
+    assert {made.parameters for made in open_bundle(folder).manifest.submodels} == {config.parameters}
+    assert "accuracy of a short trial" in (folder / "report.html").read_text()
+    again = made_with(
+        teacher, data_folder, tmp_path, widths="tried", format="f32", out=str(tmp_path / "again")
+    )
+    assert (export(again, Silent()) / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
