@@ -301,7 +301,10 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
 
 
 def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
-    """If shapes are tried: how right a student of all classes is in each, with a sub-model's pictures."""
+    """If shapes are tried: how right a student of all classes is in each, with a sub-model's pictures.
+
+    A wide stream takes memory while it computes: what a device has no room for is not tried.
+    """
     if work.settings.widths != "tried":
         return ()
     settings = replace(work.settings, epochs=TRIAL_EPOCHS, refine_epochs=0, sparsity=0.0, qat_epochs=0)
@@ -309,6 +312,8 @@ def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
     rows = _rows_of_single(work, plan, None)
     jobs = []
     for widths in shapes(plan.config, plan.widths):
+        if not plan.with_widths(widths).fits(settings.memory_mb):
+            continue
         alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
         recipes = of_submodel(settings, work.recipes, SINGLE, everything, alone, None, rows)
         jobs.append(

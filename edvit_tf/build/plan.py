@@ -77,15 +77,19 @@ class ExportPlan:
         ]
         return replace(self, submodels=tuple(submodels))
 
+    def fits(self, memory_mb: float | None) -> bool:
+        """Whether a device, in MB, has room for any of the sub-models; None is not known and passes."""
+        return memory_mb is None or all(part.memory_bytes <= memory_mb * _MEGABYTE for part in self.submodels)
+
     def check_memory(self, memory_mb: float | None) -> None:
         """Hold the largest sub-model against what each device has, in MB; None is not known and passes.
 
         Raises:
             PlanError: it is too large; the sentence says by how much.
         """
-        largest = max(self.submodels, key=lambda submodel: submodel.memory_bytes)
-        needed = largest.memory_bytes / _MEGABYTE
-        if memory_mb is not None and needed > memory_mb:
+        if not self.fits(memory_mb):
+            largest = max(self.submodels, key=lambda submodel: submodel.memory_bytes)
+            needed = largest.memory_bytes / _MEGABYTE
             raise PlanError(
                 f"{largest.id} needs about {needed:.1f} MB and a device has {memory_mb:g}: keep fewer heads "
                 f"(--heads, now {self.widths.heads}) or split over more devices"

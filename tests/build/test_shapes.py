@@ -74,5 +74,9 @@ def test_a_plan_takes_the_shape_that_was_chosen() -> None:
     changed = plan.with_widths(widths)
     assert [s.group for s in changed.submodels] == [s.group for s in plan.submodels]
     assert all(len(s.config.blocks) == 3 and s.config.width == 32 for s in changed.submodels)
+    largest = max(submodel.memory_bytes for submodel in changed.submodels) / 1e6
+    assert changed.fits(None)
+    assert changed.fits(largest)
+    assert not changed.fits(largest - 0.001)
     with pytest.raises(UsageError, match="--budget is for widths of each layer"):
         replace(asked, budget=9000)
