@@ -13,8 +13,8 @@ figure beside it are written anew (page.py).
                        what suits the sub-models' size (SHIFTS), and refined for long enough (REFINE_EPOCHS)
     edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, no distillation,
                        no matching, one class's worth of others, no refining, and a fusion that never misses
-                       a sub-model in training;
-                       retrained for longer, so that its sub-models see as many pictures as ours
+                       a sub-model in training; retrained for longer, so that its sub-models see as many
+                       pictures as ours
     single             one student as large as one sub-model, in the shape that learns most, distilled the
                        same way, with at least as many gradient steps as all sub-models together
     single_uniform     the same with all blocks and uniform widths

@@ -52,6 +52,7 @@ from edvit_tf.build.stages import (
     versions,
 )
 from edvit_tf.build.store import Recipe, Result, Store, open_store
+from edvit_tf.build.widths import Widths
 from edvit_tf.build.work import (
     FLATBUFFER,
     MODEL,
@@ -113,7 +114,6 @@ class _Made:
     single: MadeSubmodel | None
     fusion: MadeFusion
     sound: SoundSpec | None
-    shapes: tuple[TriedShape, ...]
     tried: tuple[dict[str, Any], ...] = ()
 
     def only(self, formats: Sequence[str]) -> "_Made":
@@ -191,7 +191,7 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
 
         parts = [read_submodel(job) for job in submodels]
         single = parts.pop() if settings.baselines else None
-        made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound, tried_shapes)
+        made = _Made(teacher, flatbuffer, parts, single, fusion, dataset.sound)
         if settings.format == AUTO:
             made = _keep_fastest(work, plan, made, _fused_recipes(work, recipes), refused, measurers)
         with new_bundle(settings.out) as folder:
@@ -308,19 +308,14 @@ def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
     if work.settings.widths != "tried":
         return ()
     settings = replace(work.settings, epochs=TRIAL_EPOCHS, refine_epochs=0, sparsity=0.0, qat_epochs=0)
+    trials = replace(work, settings=settings)
     everything = tuple(range(len(plan.classes)))
     rows = _rows_of_single(work, plan, None)
     jobs = []
     for widths in shapes(plan.config, plan.widths):
-        if not plan.with_widths(widths).fits(settings.memory_mb):
-            continue
-        alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
-        recipes = of_submodel(settings, work.recipes, SINGLE, everything, alone, None, rows)
-        jobs.append(
-            SubmodelJob(
-                SINGLE, everything, widths, recipes, work.recipes, work.store, work.workspace, settings, rows
-            )
-        )
+        if plan.with_widths(widths).fits(settings.memory_mb):
+            alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
+            jobs.append(_submodel_job(trials, SINGLE, everything, widths, alone, None, rows))
     work.run(
         [
             Job(f"shape {number} of {len(jobs)}", f"{SUBMODEL_JOB}:retrain_submodel", job)
@@ -336,24 +331,33 @@ def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
 
 def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:
     """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
-    settings, taught = work.settings, work.recipes
-
-    def job(name: str, group: tuple[int, ...], alone: AloneRecipes, refined: Recipe | None) -> SubmodelJob:
-        rows = single_rows if name == SINGLE else None
-        recipes = of_submodel(settings, taught, name, group, alone, refined, rows)
-        return SubmodelJob(
-            name, group, plan.widths, recipes, taught, work.store, work.workspace, settings, rows
-        )
-
-    alone = [of_alone(settings, taught, s.id, s.group, plan.widths, None, latency) for s in plan.submodels]
+    settings, taught, widths = work.settings, work.recipes, plan.widths
+    alone = [of_alone(settings, taught, s.id, s.group, widths, None, latency) for s in plan.submodels]
     refined = of_refined(settings, taught, [s.group for s in plan.submodels], alone)
-    single_rows = _rows_of_single(work, plan, refined)
-    jobs = [job(s.id, s.group, recipes, refined) for s, recipes in zip(plan.submodels, alone, strict=True)]
+    jobs = [
+        _submodel_job(work, submodel.id, submodel.group, widths, recipes, refined, None)
+        for submodel, recipes in zip(plan.submodels, alone, strict=True)
+    ]
     if settings.baselines:
-        everything = tuple(range(len(plan.classes)))
-        recipes = of_alone(settings, taught, SINGLE, everything, plan.widths, single_rows, latency)
-        jobs.append(job(SINGLE, everything, recipes, None))
+        everything, rows = tuple(range(len(plan.classes))), _rows_of_single(work, plan, refined)
+        recipes = of_alone(settings, taught, SINGLE, everything, widths, rows, latency)
+        jobs.append(_submodel_job(work, SINGLE, everything, widths, recipes, None, rows))
     return jobs
+
+
+def _submodel_job(
+    work: _Export,
+    name: str,
+    group: tuple[int, ...],
+    widths: Widths,
+    alone: AloneRecipes,
+    refined: Recipe | None,
+    rows: int | None,
+) -> SubmodelJob:
+    """What a process is asked for of one sub-model, or of a student with `rows` pictures an epoch."""
+    settings, taught = work.settings, work.recipes
+    recipes = of_submodel(settings, taught, name, group, alone, refined, rows)
+    return SubmodelJob(name, group, widths, recipes, taught, work.store, work.workspace, settings, rows)
 
 
 def _rows_of_single(work: _Export, plan: ExportPlan, refined: Recipe | None) -> int:

@@ -145,13 +145,13 @@ def _shapes_table(shapes: Sequence[TriedShape]) -> str:
     """What was tried, the best first; nothing where nothing was."""
     if not shapes:
         return ""
-    head = ("", "blocks", "width", "heads", "MLP units", "stem", "accuracy of a short trial")
+    head = ("blocks", "width", "heads", "MLP units", "stem", "accuracy of a short trial")
     rows = []
     for shape in sorted(shapes, key=lambda shape: -shape.accuracy):
         widths = shape.widths
         numbers = (widths.blocks, widths.width, widths.heads, widths.mlp_units)
         stem = ", ".join(str(channels) for channels in widths.stem)
-        rows.append(("", *(str(number) for number in numbers), stem, f"{shape.accuracy:.2%}"))
+        rows.append((*(str(number) for number in numbers), stem, f"{shape.accuracy:.2%}"))
     return "<h2>Shapes</h2>\n" + _table(head, rows)
 
 

@@ -21,7 +21,8 @@ _NOT_RECORDED = ("out", "workers", "engine", "cache")
 GROUPINGS = ("random", "alike", "apart", "count")
 IMPORTANCES = ("fisher", "kl")
 STARTS = ("pruned", "random")
-WIDTHS = ("uniform", "tried", "bytes", "latency")
+LAYERWISE = ("bytes", "latency")
+WIDTHS = ("uniform", "tried", *LAYERWISE)
 AUGMENTS = ("none", "randaugment", "mixup", "cutmix")
 ENGINES = ("local", "ray")
 AUTO = "auto"
@@ -154,7 +155,7 @@ class ExportSettings:
             raise UsageError("--on-device is where --format auto measures: add it, or leave --on-device out")
         if self.floor is not None and self.format != AUTO:
             raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")
-        if self.budget is not None and self.widths in ("uniform", "tried"):
+        if self.budget is not None and self.widths not in LAYERWISE:
             raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
 
     @property

@@ -8,7 +8,7 @@ trains a student of all classes for a moment in each of these, and takes the one
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edvit_tf.build.widths import TILE, Widths, narrowed
+from edvit_tf.build.widths import TILE, Widths, in_tiles, narrowed
 from edvit_tf.vit.config import ViTConfig
 
 _DEPTHS = (1.0, 0.75, 0.5)
@@ -48,20 +48,15 @@ def _outlines(config: ViTConfig, uniform: Widths) -> Iterator[Widths]:
     whole = config.blocks[0]
     for depth in _DEPTHS:
         for factor in _WIDTHS:
-            width = min(config.width, _tiles(factor * uniform.width))
+            width = min(config.width, in_tiles(factor * uniform.width))
             proportional = min(whole.heads, round(uniform.heads * width / uniform.width))
             for heads in sorted({uniform.heads, proportional}):
                 for share in _STEMS if uniform.stem else (1.0,):
                     stem = tuple(
-                        min(whole_stem, _tiles(share * channels))
+                        min(whole_stem, in_tiles(share * channels))
                         for channels, whole_stem in zip(uniform.stem, config.stem, strict=True)
                     )
                     yield Widths(max(1, round(depth * uniform.blocks)), heads, width, TILE, stem)
-
-
-def _tiles(units: float) -> int:
-    """The nearest multiple of the tile, halves up."""
-    return int(units / TILE + 0.5) * TILE
 
 
 def _mlp_units_within(config: ViTConfig, outline: Widths, most: int) -> int:

@@ -18,7 +18,7 @@ from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
-from edvit_tf.build.settings import AUTO, ExportSettings
+from edvit_tf.build.settings import AUTO, LAYERWISE, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
@@ -149,7 +149,7 @@ def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, wh
     The stem's widths are uniform either way.
     """
     uniform = choose(importance, job.widths)
-    if settings.widths in ("uniform", "tried"):
+    if settings.widths not in LAYERWISE:
         return uniform
     cost: Cost = Bytes()
     if job.recipes.alone.latency is not None:

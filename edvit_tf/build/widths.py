@@ -56,8 +56,12 @@ def uniform(config: ViTConfig, heads: int) -> Widths:
 
 
 def _share(units: int, part: int, whole: int) -> int:
-    tiles = (2 * units * part + whole * TILE) // (2 * whole * TILE)  # nearest, halves up, in whole numbers
-    return min(units, max(1, tiles) * TILE)
+    return min(units, max(TILE, in_tiles(units * part / whole)))
+
+
+def in_tiles(units: float) -> int:
+    """The nearest multiple of the tile, halves up."""
+    return int(units / TILE + 0.5) * TILE
 
 
 def narrowed(config: ViTConfig, widths: Widths) -> ViTConfig:
