@@ -1,12 +1,14 @@
 """Independent jobs, each in a process of its own; `cluster.py` runs the same jobs over several machines.
 
 A process for each training, because TensorFlow gives back no memory; processes are spawned, because it
-survives no fork. Each has one thread: two trainings side by side are faster than one on two cores.
+survives no fork. Each has one thread: two trainings side by side are faster than one on two cores. Sub-models
+of one shape are one program to XLA: what one worker has compiled, those after it load.
 """
 
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,7 +27,9 @@ from edvit_tf.errors import EdvitError
 Report = Callable[[float, str], None]
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+XLA_FLAGS = "TF_XLA_FLAGS"
 _SECONDS_TO_END = 5.0
+_ROOM_FOR_COMPILED = 1_000_000_000  # bytes; with less XLA keeps nothing, for it fails when a disk is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,11 @@ def run(jobs: Sequence[Job], *, workers: int, stage: str, progress: Progress) ->
     done = [0.0] * len(jobs)
     running: dict[Connection, _Worker] = {}
     waiting = list(enumerate(jobs))
-    with tempfile.TemporaryDirectory(prefix="edvit-tf-") as logs:
+    with tempfile.TemporaryDirectory(prefix="edvit-tf-") as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    worker = _start(*waiting.pop(0), Path(logs))
+                    worker = _start(*waiting.pop(0), Path(folder))
                     running[worker.connection] = worker
                 for connection in wait(list(running)):
                     worker = running[connection]  # type: ignore[index]  # we put only connections in
@@ -84,10 +88,10 @@ class _Worker:
     log: Path
 
 
-def _start(number: int, job: Job, logs: Path) -> _Worker:
+def _start(number: int, job: Job, folder: Path) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    log = logs / f"{number}.log"
+    log = folder / f"{number}.log"
     process = context.Process(target=_work, args=(job, theirs, str(log)), daemon=True)
     process.start()
     theirs.close()  # so that the end of the worker is the end of the pipe
@@ -132,6 +136,12 @@ def result_of(name: str, kind: str, value: Any) -> Any:
     return value
 
 
+def _share_compiled(folder: Path) -> None:
+    """Have XLA keep what it compiles in this folder, and load what it finds there."""
+    if XLA_FLAGS not in os.environ and shutil.disk_usage(folder).free > _ROOM_FOR_COMPILED:
+        os.environ[XLA_FLAGS] = f"--tf_xla_persistent_cache_directory={folder / 'compiled'}"
+
+
 def _end(processes: list[SpawnProcess]) -> None:
     for process in processes:
         process.terminate()
@@ -156,6 +166,7 @@ def _work(job: Job, connection: Connection, log: str) -> None:
     # TensorFlow leaves files in the folder for temporary ones when it is ended: ours goes with the engine.
     tempfile.tempdir = str(Path(log).parent)
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    _share_compiled(Path(tempfile.tempdir))
     # TensorFlow greets on standard error; what a worker writes there matters only when it dies.
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edvit_tf.build.engine import Job, Report, run
+from edvit_tf.build import engine
+from edvit_tf.build.engine import XLA_FLAGS, Job, Report, run
 from edvit_tf.build.progress import Silent
 from edvit_tf.errors import DataError, EdvitError
 
@@ -22,6 +23,19 @@ def square(number: int, report: Report) -> int:
 
 def threads(_: object, report: Report) -> str | None:  # noqa: ARG001
     return os.environ.get("TF_NUM_INTRAOP_THREADS")
+
+
+def compiled(numbers: int, report: Report) -> tuple[str, list[str], list[float]]:  # noqa: ARG001
+    from edvit_tf.vit.keras import tf
+
+    step = tf.function(lambda x: tf.sin(x) * 3, jit_compile=True)
+    found = step(tf.range(numbers, dtype=tf.float32)).numpy().tolist()
+    folder = os.environ[XLA_FLAGS].partition("=")[2]
+    return folder, sorted(file.name for file in Path(folder).glob("*")), found
+
+
+def flags(_: object, report: Report) -> str | None:  # noqa: ARG001
+    return os.environ.get(XLA_FLAGS)
 
 
 def refuse(_: object, report: Report) -> None:  # noqa: ARG001
@@ -64,6 +78,35 @@ def test_a_worker_has_one_thread_and_the_environment_here_is_untouched() -> None
     before = dict(os.environ)
     assert run([Job("threads", f"{HERE}:threads", None)], workers=1, stage="s", progress=Silent()) == ["1"]
     assert dict(os.environ) == before
+
+
+def test_workers_compile_the_same_program_once_and_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(XLA_FLAGS, raising=False)
+    jobs = [Job(f"job-{count}", f"{HERE}:compiled", count) for count in (4, 4, 5)]
+    (folder, first, value), (_, second, loaded), (_, third, _) = run(
+        jobs, workers=1, stage="s", progress=Silent()
+    )
+    assert len(first) == 1
+    assert second == first
+    assert loaded == value
+    assert len(third) == 2
+    assert not Path(folder).exists()
+
+
+def test_flags_for_xla_that_somebody_has_set_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(XLA_FLAGS, "--tf_xla_clustering_debug=false")
+    assert run([Job("flags", f"{HERE}:flags", None)], workers=1, stage="s", progress=Silent()) == [
+        "--tf_xla_clustering_debug=false"
+    ]
+
+
+def test_a_disk_with_little_room_keeps_nothing_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(XLA_FLAGS, raising=False)
+    monkeypatch.setattr(engine, "_ROOM_FOR_COMPILED", 1 << 62)
+    engine._share_compiled(tmp_path)
+    assert XLA_FLAGS not in os.environ
 
 
 def test_an_error_for_the_user_comes_back_as_itself() -> None:
