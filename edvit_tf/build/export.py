@@ -35,7 +35,7 @@ from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.report import write_report
 from edvit_tf.build.settings import AUTO, ExportSettings
-from edvit_tf.build.shapes import TriedShape, shapes
+from edvit_tf.build.shapes import FINAL_EPOCHS, FINALISTS, TRIAL_EPOCHS, TriedShape, by_accuracy, shapes
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
     AloneRecipes,
@@ -93,13 +93,12 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
-TRIAL_EPOCHS = 2
 TEACHER_JOBS, SUBMODEL_JOB, REFINE_JOB, FUSION_JOB = (
     f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "refine_job", "fusion_job")
 )
 STAGES = {
-    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "sub-models": 0.45, "refining": 0.20, "flatbuffers": 0.10,
-    "fusion": 0.08, "bundle": 0.02,
+    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "best shapes": 0.05, "sub-models": 0.40, "refining": 0.20,
+    "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
 }  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
@@ -167,9 +166,9 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
 
         tried_shapes = _try_shapes(work, plan)
         if tried_shapes:
-            plan = plan.with_widths(max(tried_shapes, key=lambda shape: shape.accuracy).widths)
+            plan = plan.with_widths(tried_shapes[0].widths)
         latency = _measure_latency(work, plan)
-        progress.update("shapes", 1.0, "done")
+        progress.update("best shapes", 1.0, "done")
         seconds.lap("shapes")
 
         submodels = _plan_submodels(work, plan, latency)
@@ -300,33 +299,44 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
     return recipe
 
 
-def _try_shapes(work: _Export, plan: ExportPlan) -> tuple[TriedShape, ...]:
-    """If shapes are tried: how right a student of all classes is in each, with a sub-model's pictures.
+def _try_shapes(work: _Export, plan: ExportPlan) -> Sequence[TriedShape]:
+    """If shapes are tried: how right a student of all classes is in each, the best first.
 
     A wide stream takes memory while it computes: what a device has no room for is not tried.
     """
     if work.settings.widths != "tried":
         return ()
-    settings = replace(work.settings, epochs=TRIAL_EPOCHS, refine_epochs=0, sparsity=0.0, qat_epochs=0)
+    room = work.settings.memory_mb
+    fitting = [w for w in shapes(plan.config, plan.widths) if plan.with_widths(w).fits(room)]
+    first = by_accuracy(_trained_in(work, plan, fitting, TRIAL_EPOCHS, "shapes"))
+    finalists = [shape.widths for shape in first[:FINALISTS]]
+    return by_accuracy([*_trained_in(work, plan, finalists, FINAL_EPOCHS, "best shapes"), *first[FINALISTS:]])
+
+
+def _trained_in(
+    work: _Export, plan: ExportPlan, tried: Sequence[Widths], epochs: int, stage: str
+) -> list[TriedShape]:
+    """Train a student of all classes in each shape, an epoch having a sub-model's pictures."""
+    settings = replace(work.settings, epochs=epochs, refine_epochs=0, sparsity=0.0, qat_epochs=0)
     trials = replace(work, settings=settings)
     everything = tuple(range(len(plan.classes)))
     rows = _rows_of_single(work, plan, None)
     jobs = []
-    for widths in shapes(plan.config, plan.widths):
-        if plan.with_widths(widths).fits(settings.memory_mb):
-            alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
-            jobs.append(_submodel_job(trials, SINGLE, everything, widths, alone, None, rows))
+    for widths in tried:
+        alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
+        jobs.append(_submodel_job(trials, SINGLE, everything, widths, alone, None, rows))
     work.run(
         [
             Job(f"shape {number} of {len(jobs)}", f"{SUBMODEL_JOB}:retrain_submodel", job)
             for number, job in enumerate(jobs, start=1)
             if job.recipes.alone.retrained not in work.store
         ],
-        "shapes",
+        stage,
     )
-    return tuple(
-        TriedShape(job.widths, work.store.get(job.recipes.alone.retrained).facts["accuracy"]) for job in jobs
-    )
+    return [
+        TriedShape(job.widths, epochs, work.store.get(job.recipes.alone.retrained).facts["accuracy"])
+        for job in jobs
+    ]
 
 
 def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:

@@ -55,7 +55,7 @@ def write_report(
         submodels: in the manifest's order.
         single: the single student, if there is one.
         fusion: with its accuracies by format.
-        shapes: those that were tried, if any were.
+        shapes: those that were tried, if any were, the best first.
         seconds: of each stage of the export.
         dataset: what it was made from.
     """
@@ -97,7 +97,9 @@ def write_report(
         "split": manifest.accuracies.split,
         "accuracies": accuracies,
         "submodels": rows,
-        "shapes": [{**asdict(shape.widths), "accuracy": shape.accuracy} for shape in shapes],
+        "shapes": [
+            {**asdict(shape.widths), "epochs": shape.epochs, "accuracy": shape.accuracy} for shape in shapes
+        ],
         "seconds": dict(seconds),
     }
     (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
@@ -142,16 +144,16 @@ def write_report(
 
 
 def _shapes_table(shapes: Sequence[TriedShape]) -> str:
-    """What was tried, the best first; nothing where nothing was."""
+    """What was tried, in the order given; nothing where nothing was."""
     if not shapes:
         return ""
-    head = ("blocks", "width", "heads", "MLP units", "stem", "accuracy of a short trial")
+    head = ("blocks", "width", "heads", "MLP units", "stem", "epochs of the trial", "accuracy")
     rows = []
-    for shape in sorted(shapes, key=lambda shape: -shape.accuracy):
+    for shape in shapes:
         widths = shape.widths
         numbers = (widths.blocks, widths.width, widths.heads, widths.mlp_units)
         stem = ", ".join(str(channels) for channels in widths.stem)
-        rows.append((*(str(number) for number in numbers), stem, f"{shape.accuracy:.2%}"))
+        rows.append((*(str(number) for number in numbers), stem, str(shape.epochs), f"{shape.accuracy:.2%}"))
     return "<h2>Shapes</h2>\n" + _table(head, rows)
 
 

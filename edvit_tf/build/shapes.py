@@ -2,14 +2,19 @@
 
 ED-ViT keeps every block and narrows all of them alike, which far below the teacher's size leaves a stream of
 few channels. Which shape learns most cannot be told from the teacher's units: an export with `--widths tried`
-trains a student of all classes for a moment in each of these, and takes the one that is best on validation.
+trains a student of all classes for a moment in each of these, the best of them again for longer, and takes
+the one that is best on validation then (successive halving, Jamieson and Talwalkar, arXiv 1502.07943).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edvit_tf.build.widths import TILE, Widths, in_tiles, narrowed
 from edvit_tf.vit.config import ViTConfig
+
+TRIAL_EPOCHS = 2
+FINALISTS, FINAL_EPOCHS = 4, 8
+"""How many shapes are trained for longer, and for how many epochs."""
 
 _DEPTHS = (1.0, 0.75, 0.5)
 _WIDTHS = (1.0, 1.25, 1.5, 2.0, 2.5)
@@ -20,10 +25,16 @@ _MLP_UNITS = (0.5, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class TriedShape:
-    """A shape, and the validation accuracy of the student that was trained in it for a moment."""
+    """A shape, and the validation accuracy of the student that was trained in it for some epochs."""
 
     widths: Widths
+    epochs: int
     accuracy: float
+
+
+def by_accuracy(tried: Sequence[TriedShape]) -> list[TriedShape]:
+    """Those that were trained for longest first, and of them the best."""
+    return sorted(tried, key=lambda shape: (-shape.epochs, -shape.accuracy))
 
 
 def shapes(config: ViTConfig, uniform: Widths) -> tuple[Widths, ...]:

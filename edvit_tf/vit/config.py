@@ -285,6 +285,7 @@ PRESETS: Mapping[str, ViTConfig] = {
     "vit-b16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=12, depth=12),
     "vit-l16": _preset(ImageSize(224, 224, 3), patch=16, head_size=64, heads=16, depth=24),
     "fashion-vit": _preset(ImageSize(28, 28, 1), patch=7, head_size=16, heads=6, depth=4),
+    "fashion-stem-vit": _preset(ImageSize(32, 32, 1), patch=8, head_size=16, heads=6, depth=4, stem=(24, 48)),
     "cifar-vit": _preset(ImageSize(32, 32, 3), patch=8, head_size=16, heads=6, depth=4, stem=(48, 96)),
     "sound-vit": _preset(ImageSize(40, 48, 1), patch=8, head_size=16, heads=6, depth=4),
 }
