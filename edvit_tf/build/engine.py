@@ -2,7 +2,8 @@
 
 A process for each training, because TensorFlow gives back no memory; processes are spawned, because it
 survives no fork. Each has one thread: two trainings side by side are faster than one on two cores. Sub-models
-of one shape are one program to XLA: what one worker has compiled, those after it load.
+of one shape are one program to XLA: where there are enough of them, what one worker has compiled, those after
+it load.
 """
 
 import importlib
@@ -30,6 +31,7 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"
 XLA_FLAGS = "TF_XLA_FLAGS"
 _SECONDS_TO_END = 5.0
 _ROOM_FOR_COMPILED = 1_000_000_000  # bytes; with less XLA keeps nothing, for it fails when a disk is full
+_TURNS_WORTH_SHARING = 3  # of each worker: what is kept takes a third of the time again that loading it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,19 @@ class Job:
     argument: object
 
 
-def run(jobs: Sequence[Job], *, workers: int, stage: str, progress: Progress) -> list[Any]:
+def run(
+    jobs: Sequence[Job], *, workers: int, stage: str, progress: Progress, alike: bool = False
+) -> list[Any]:
     """Run all jobs, at most `workers` at a time, and return their results in the order of the jobs.
 
     However this ends, Ctrl-C included, no worker is left behind.
+
+    Args:
+        jobs: what to run.
+        workers: processes at a time.
+        stage: for `progress`.
+        progress: told how far the jobs are.
+        alike: whether most of them compile the same programs.
 
     Raises:
         EdvitError: what a job raised, as itself; or a worker ended without an answer.
@@ -54,11 +65,12 @@ def run(jobs: Sequence[Job], *, workers: int, stage: str, progress: Progress) ->
     done = [0.0] * len(jobs)
     running: dict[Connection, _Worker] = {}
     waiting = list(enumerate(jobs))
+    share = alike and len(jobs) >= _TURNS_WORTH_SHARING * workers
     with tempfile.TemporaryDirectory(prefix="edvit-tf-") as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    worker = _start(*waiting.pop(0), Path(folder))
+                    worker = _start(*waiting.pop(0), Path(folder), share=share)
                     running[worker.connection] = worker
                 for connection in wait(list(running)):
                     worker = running[connection]  # type: ignore[index]  # we put only connections in
@@ -88,11 +100,11 @@ class _Worker:
     log: Path
 
 
-def _start(number: int, job: Job, folder: Path) -> _Worker:
+def _start(number: int, job: Job, folder: Path, *, share: bool) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     log = folder / f"{number}.log"
-    process = context.Process(target=_work, args=(job, theirs, str(log)), daemon=True)
+    process = context.Process(target=_work, args=(job, theirs, str(log), share), daemon=True)
     process.start()
     theirs.close()  # so that the end of the worker is the end of the pipe
     return _Worker(number, job, process, ours, log)
@@ -160,13 +172,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job, connection: Connection, log: str) -> None:
+def _work(job: Job, connection: Connection, log: str, share: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # TensorFlow leaves files in the folder for temporary ones when it is ended: ours goes with the engine.
     tempfile.tempdir = str(Path(log).parent)
     os.environ.update(dict.fromkeys(THREADS, "1"))
-    _share_compiled(Path(tempfile.tempdir))
+    if share:
+        _share_compiled(Path(tempfile.tempdir))
     # TensorFlow greets on standard error; what a worker writes there matters only when it dies.
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
 

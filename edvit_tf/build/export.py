@@ -213,13 +213,13 @@ class _Export:
     recipes: TeacherRecipes
     workspace: Workspace
 
-    def run(self, jobs: Sequence[Job], stage: str) -> None:
-        """Run jobs in processes; they leave their results in the store."""
+    def run(self, jobs: Sequence[Job], stage: str, *, alike: bool = False) -> None:
+        """Run jobs in processes; they leave their results in the store. See `engine.run` for `alike`."""
         workers, progress = self.settings.workers, self.progress
         if self.settings.engine == "ray":
             cluster.run(jobs, workers=workers, stage=stage, progress=progress, shared=self.store.folder)
         else:
-            run(jobs, workers=workers, stage=stage, progress=progress)
+            run(jobs, workers=workers, stage=stage, progress=progress, alike=alike)
 
 
 def keep_inputs(
@@ -387,6 +387,7 @@ def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
             if job.recipes.alone.trained not in work.store
         ],
         "sub-models",
+        alike=True,
     )
     work.progress.update("sub-models", 1.0, "done")
 
@@ -409,6 +410,7 @@ def _finish(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
             if any(recipe not in work.store for recipe in job.recipes.last)
         ],
         "flatbuffers",
+        alike=True,
     )
     work.progress.update("flatbuffers", 1.0, "done")
 

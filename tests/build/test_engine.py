@@ -84,7 +84,7 @@ def test_workers_compile_the_same_program_once_and_nothing_stays(monkeypatch: py
     monkeypatch.delenv(XLA_FLAGS, raising=False)
     jobs = [Job(f"job-{count}", f"{HERE}:compiled", count) for count in (4, 4, 5)]
     (folder, first, value), (_, second, loaded), (_, third, _) = run(
-        jobs, workers=1, stage="s", progress=Silent()
+        jobs, workers=1, stage="s", progress=Silent(), alike=True
     )
     assert len(first) == 1
     assert second == first
@@ -95,9 +95,18 @@ def test_workers_compile_the_same_program_once_and_nothing_stays(monkeypatch: py
 
 def test_flags_for_xla_that_somebody_has_set_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(XLA_FLAGS, "--tf_xla_clustering_debug=false")
-    assert run([Job("flags", f"{HERE}:flags", None)], workers=1, stage="s", progress=Silent()) == [
-        "--tf_xla_clustering_debug=false"
-    ]
+    jobs = [Job("flags", f"{HERE}:flags", None)] * 3
+    found = run(jobs, workers=1, stage="s", progress=Silent(), alike=True)
+    assert found == ["--tf_xla_clustering_debug=false"] * 3
+
+
+@pytest.mark.parametrize(("alike", "workers"), [(False, 1), (True, 2)])
+def test_few_jobs_and_jobs_that_differ_keep_nothing(
+    monkeypatch: pytest.MonkeyPatch, alike: bool, workers: int
+) -> None:
+    monkeypatch.delenv(XLA_FLAGS, raising=False)
+    jobs = [Job("flags", f"{HERE}:flags", None)] * 3
+    assert run(jobs, workers=workers, stage="s", progress=Silent(), alike=alike) == [None] * 3
 
 
 def test_a_disk_with_little_room_keeps_nothing_compiled(
