@@ -165,11 +165,15 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         seconds.lap("teacher")
 
         tried_shapes = _try_shapes(work, plan)
+        progress.update("shapes", 1.0, "done")
+        seconds.lap("shapes")
+
         if tried_shapes:
+            tried_shapes = _try_best(work, plan, tried_shapes)
             plan = plan.with_widths(tried_shapes[0].widths)
         latency = _measure_latency(work, plan)
         progress.update("best shapes", 1.0, "done")
-        seconds.lap("shapes")
+        seconds.lap("best shapes")
 
         submodels = _plan_submodels(work, plan, latency)
         _retrain(work, submodels)
@@ -292,25 +296,30 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
     recipe = of_latency(settings, plan.config, plan.widths)
     if recipe not in work.store:
         job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
-        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "shapes")
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "best shapes")
     if settings.budget is not None:
         found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
         check_budget(plan.config, found, settings.budget)
     return recipe
 
 
-def _try_shapes(work: _Export, plan: ExportPlan) -> Sequence[TriedShape]:
-    """If shapes are tried: how right a student of all classes is in each, the best first.
+def _try_shapes(work: _Export, plan: ExportPlan) -> list[TriedShape]:
+    """If shapes are tried: how right a student of all classes is in each after a moment, the best first.
 
     A wide stream takes memory while it computes: what a device has no room for is not tried.
     """
     if work.settings.widths != "tried":
-        return ()
+        return []
     room = work.settings.memory_mb
     fitting = [w for w in shapes(plan.config, plan.widths) if plan.with_widths(w).fits(room)]
-    first = by_accuracy(_trained_in(work, plan, fitting, TRIAL_EPOCHS, "shapes"))
-    finalists = [shape.widths for shape in first[:FINALISTS]]
-    return by_accuracy([*_trained_in(work, plan, finalists, FINAL_EPOCHS, "best shapes"), *first[FINALISTS:]])
+    return by_accuracy(_trained_in(work, plan, fitting, TRIAL_EPOCHS, "shapes"))
+
+
+def _try_best(work: _Export, plan: ExportPlan, tried: list[TriedShape]) -> list[TriedShape]:
+    """The same with the best of them trained for longer, which are now the first."""
+    finalists = [shape.widths for shape in tried[:FINALISTS]]
+    longer = _trained_in(work, plan, finalists, FINAL_EPOCHS, "best shapes")
+    return by_accuracy([*longer, *tried[FINALISTS:]])
 
 
 def _trained_in(
