@@ -67,6 +67,7 @@ def test_the_fused_answer_is_learnt_and_each_keeps_its_own(
         assert np.mean((logits.argmax(axis=1) < len(group)) == own) > 0.8
 
 
+@pytest.mark.slow
 def test_an_interrupted_refining_ends_with_the_same_weights(
     students: list[Checkpoint], data: RefineData, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_an_interrupted_retraining_ends_with_the_same_weights(
         assert resumed.weights[name].tobytes() == weight.tobytes(), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_pruning_ends_with_the_same_zeros(
     student: Checkpoint, data: GroupData, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_an_interrupted_pruning_ends_with_the_same_zeros(
         assert resumed.weights[name].tobytes() == weight.tobytes(), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_teacher_goes_on_and_another_one_does_not(dataset: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "state"
     settings = TeacherSettings(seed=1, schedule=replace(SCHEDULE, batch=48))
