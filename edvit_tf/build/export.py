@@ -164,6 +164,7 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
 
+        latency = _measure_latency(work, plan)
         tried_shapes = _try_shapes(work, plan)
         progress.update("shapes", 1.0, "done")
         seconds.lap("shapes")
@@ -171,7 +172,6 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         if tried_shapes:
             tried_shapes = _try_best(work, plan, tried_shapes)
             plan = plan.with_widths(tried_shapes[0].widths)
-        latency = _measure_latency(work, plan)
         progress.update("best shapes", 1.0, "done")
         seconds.lap("best shapes")
 
@@ -296,7 +296,7 @@ def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:
     recipe = of_latency(settings, plan.config, plan.widths)
     if recipe not in work.store:
         job = LatencyJob(recipe, plan.config, plan.widths, settings.formats[0], work.store, work.workspace)
-        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "best shapes")
+        work.run([Job("latency", "edvit_tf.build.latency_job:measure", job)], "shapes")
     if settings.budget is not None:
         found = Milliseconds(**work.store.get(recipe).facts["coefficients"])
         check_budget(plan.config, found, settings.budget)
