@@ -52,6 +52,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,7 @@ class Row:
     """One line of the results; accuracies are fractions of the test split, None where they do not apply.
 
     `right` tells of every test picture whether it was classified rightly, as `page.pack` writes it.
+    `seconds` are of the run that wrote the row: less than the work where the cache had some of it already.
     """
 
     data: str
@@ -397,9 +399,20 @@ def _git(*arguments: str) -> str:
     return answer.stdout.strip()
 
 
-def read(path: Path) -> list[dict[str, object]]:
+def asked_of(row: Mapping[str, Any]) -> Asked:
+    """What a row that stands there was asked by."""
+    return Asked(row["data"], row["method"], row["devices"], row["seed"])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
     """The rows that are there."""
     return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def add(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows beside those that are there by now: another run may have added some meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([*read(path), *rows], indent=1) + "\n")
 
 
 def main() -> None:
@@ -417,13 +430,11 @@ def main() -> None:
     for text in arguments.rows:
         method, devices, seed = text.split(":")
         asked = Asked(arguments.data, method, int(devices), int(seed))
-        rows = read(path)
-        if any((r["method"], r["devices"], r["seed"]) == (method, asked.devices, asked.seed) for r in rows):
+        if asked in map(asked_of, read(path)):
             print(f"{text} is there already", file=sys.stderr)
             continue
         made = [asdict(row) for row in rows_of(asked, folder=arguments.folder, workers=arguments.workers)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([*rows, *made], indent=1) + "\n")
+        add(path, made)
         write_page(arguments.data)
         for row in made:
             print(json.dumps({key: value for key, value in row.items() if key != "right"}), flush=True)

@@ -83,3 +83,12 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, monkeypatch:
 def test_the_page_knows_every_method() -> None:
     described = set(re.findall(r"^    ([a-z_0-9]+)(?:,|  |$)", str(method.__doc__), re.MULTILINE))
     assert described | set(method.CHANGES) == set(page.ORDER)
+
+
+def test_rows_that_another_run_has_written_meanwhile_stay(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "method-x.json"
+    before = method.read(path)
+    method.add(path, [{"data": "x", "method": "edvit", "devices": 10, "seed": 1}])
+    method.add(path, [{"data": "x", "method": "single", "devices": 10, "seed": 1}])
+    assert before == []
+    assert [method.asked_of(row).method for row in method.read(path)] == ["edvit", "single"]
