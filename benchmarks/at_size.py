@@ -27,17 +27,19 @@ from edvit_tf.vit.config import PRESETS
 CLASSES = 10
 BATCH = 128
 OTHERS = 4
+VALIDATED = 5
+"""Pictures a class for validation: weights of noise only have to be run on some, at two a second."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def make_pictures(folder: Path, size: int, *, each: int, seed: int) -> None:
-    """Class folders of noise under train/ and val/, of `each` pictures a class."""
+    """Class folders of noise: `each` pictures a class under train/, `VALIDATED` under val/."""
     generator = np.random.default_rng(seed)
-    for part in ("train", "val"):
+    for part, count in (("train", each), ("val", VALIDATED)):
         for label in range(CLASSES):
             place = folder / part / f"class-{label}"
             place.mkdir(parents=True)
-            for number in range(each):
+            for number in range(count):
                 pixels = generator.integers(0, 256, (size, size, 3), np.uint8)
                 Image.fromarray(pixels).save(place / f"{number:03}.jpg", quality=90)
 

@@ -26,6 +26,30 @@ ORDER = (
     "edvit_bytes", "edvit_randaugment", "edvit_mixup", "edvit_cutmix", "edvit_undistilled",
     "edvit_unmatched", "edvit_few_others", "edvit_unrefined", "edvit_all_there", "edvit_unbalanced",
 )  # fmt: skip
+OTHERS = {
+    "teacher": "the whole model",
+    "single": "one student of a sub-model's size, all gradient steps its own",
+    "single_uniform": "the same, of uniform widths",
+    "single_total": "one student as large as all sub-models",
+    "edvit_paper": "the paper's choices",
+    "random_init": "random weights to start from",
+    "logit_sum": "no fusion: each class as its own sub-model says",
+    "single_cnn": "one convolutional network of a sub-model's bytes",
+    "cnn_split": "a convolutional network a group",
+    "edvit_kl": "units scored exactly (step 2)",
+    "edvit_uniform": "uniform widths (step 3)",
+    "edvit_bytes": "widths of each layer (step 3)",
+    "edvit_randaugment": "RandAugment (step 4)",
+    "edvit_mixup": "MixUp (step 4)",
+    "edvit_cutmix": "CutMix (step 4)",
+    "edvit_undistilled": "no distillation (step 4)",
+    "edvit_unmatched": "no matching of the class token (step 4)",
+    "edvit_few_others": "as many pictures of others as of one class (step 4)",
+    "edvit_unbalanced": "no regard to unequal classes (step 4)",
+    "edvit_unrefined": "no refining together (step 5)",
+    "edvit_all_there": "none left out in training (steps 5, 6)",
+}
+"""What `edvit` is held against, and what that one has or does instead."""
 
 Row = Mapping[str, Any]
 Bits = NDArray[np.bool_]
@@ -46,6 +70,16 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """Two methods over some pairs of rows: how many, the mean difference, and the ends of its interval."""
+
+    seeds: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """All rows of one data set."""
 
@@ -63,20 +97,34 @@ class Results:
         values = [row[key] for row in self.of(method, devices, format_name) if row[key] is not None]
         return float(np.mean(values)) if values else None
 
-    def paired(self, one: str, other: str, devices: int) -> tuple[float, float, float] | None:
-        """Accuracy of one method less another's over the seeds that both have, and its 95 % interval.
+    def pairs(self, one: str, other: str, devices: int) -> list[tuple[Row, Row]]:
+        """Rows of both methods with the same seed; a whole model is the same for every seed."""
+        theirs = self.of(other, devices)
+        return [
+            (ours, row)
+            for ours in self.of(one, devices)
+            for row in theirs
+            if row["devices"] == 1 or row["seed"] == ours["seed"]
+        ]
+
+    def less(self, one: str, other: str, devices: int, key: str = "accuracy") -> float | None:
+        """Points by which one method is ahead of another, the mean over their pairs."""
+        pairs = self.pairs(one, other, devices)
+        return 100 * float(np.mean([ours[key] - theirs[key] for ours, theirs in pairs])) if pairs else None
+
+    def paired(self, one: str, other: str, devices: int) -> Paired | None:
+        """Accuracy of one method less another's over their pairs, and its 95 % interval.
 
         A paired bootstrap: the test pictures are drawn again, the same for both and for every seed.
         """
-        right = {row["seed"]: bits(row["right"]) for row in self.of(one, devices)}
-        theirs = {row["seed"]: bits(row["right"]) for row in self.of(other, devices)}
-        seeds = sorted(right.keys() & theirs.keys())
-        if not seeds:
+        pairs = self.pairs(one, other, devices)
+        if not pairs:
             return None
-        difference = np.mean([right[s].astype(float) - theirs[s] for s in seeds], axis=0)
+        right = [bits(ours["right"]).astype(float) - bits(theirs["right"]) for ours, theirs in pairs]
+        difference = np.mean(right, axis=0)
         draws = np.random.default_rng(1).integers(0, len(difference), (RESAMPLES, len(difference)))
         low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
-        return float(difference.mean()), float(low), float(high)
+        return Paired(len(pairs), float(difference.mean()), float(low), float(high))
 
 
 def bits(text: str) -> Bits:
@@ -91,11 +139,7 @@ def pack(right: Bits) -> str:
 
 
 def _less(one: str, other: str, key: str = "accuracy") -> Callable[[Results, int], float | None]:
-    def points(results: Results, devices: int) -> float | None:
-        a, b = results.mean(one, devices, key), results.mean(other, devices, key)
-        return None if a is None or b is None else 100 * (a - b)
-
-    return points
+    return lambda results, devices: results.less(one, other, devices, key)
 
 
 def _worst_missing(results: Results, devices: int) -> float | None:
@@ -169,7 +213,7 @@ def page(data: str, results: Results) -> str:
         f"![Accuracy against bytes a device]({rows_file(data).with_suffix('.svg').name})",
         "## Bars",
         _bars(data, results),
-        "## The margin over one student",
+        "## What each choice is worth",
         _margins(results),
         "## All rows",
         _table(results),
@@ -193,16 +237,23 @@ def _bars(data: str, results: Results) -> str:
 
 def _margins(results: Results) -> str:
     lines = [
-        "Paired bootstrap over the test pictures, 95 %:",
+        "Accuracy of `edvit` less that of each other row, in points: the mean over the seeds that both have. "
+        "The interval (95 %) is of a paired bootstrap over the test pictures; what another seed would change "
+        "is not in it.",
         "",
-        "| devices | fused less `single` | interval |",
-        "|--:|--:|---|",
+        "| less | which has | devices | seeds | points | interval |",
+        "|---|---|--:|--:|--:|---|",
     ]
-    for devices in sorted({r["devices"] for r in results.rows if r["method"] == "edvit"}, reverse=True):
-        found = results.paired("edvit", "single", devices)
-        if found is not None:
-            mean, low, high = (100 * value for value in found)
-            lines.append(f"| {devices} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |")
+    sizes = sorted({row["devices"] for row in results.rows if row["method"] == "edvit"}, reverse=True)
+    for other, changed in OTHERS.items():
+        for devices in sizes:
+            found = results.paired("edvit", other, devices)
+            if found is not None:
+                points, interval = (
+                    f"{100 * found.mean:+.2f}",
+                    f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
+                )
+                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {points} | {interval} |")
     return "\n".join(lines)
 
 
