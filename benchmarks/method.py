@@ -115,6 +115,7 @@ Probabilities = NDArray[np.float32]
 class Row:
     """One line of the results; accuracies are fractions of the test split, None where they do not apply.
 
+    `log_loss` is the mean of -log p of the true class, in nats; rows of before it was measured lack it.
     `right` tells of every test picture whether it was classified rightly, as `page.pack` writes it.
     `seconds` are of the run that wrote the row: less than the work where the cache had some of it already.
     """
@@ -129,6 +130,7 @@ class Row:
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    log_loss: float
     right: str
     bytes_per_device: int
     parameters_per_device: int
@@ -252,13 +254,14 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Accuracies and calibration on the test split; `right` picture by picture."""
+    """Of the test split: accuracies, calibration, `log_loss` in nats; `right` picture by picture."""
 
     accuracy: float
     balanced_accuracy: float
     worst_missing_accuracy: float | None
     half_missing_accuracy: float | None
     ece: float
+    log_loss: float
     right: str
 
 
@@ -296,8 +299,15 @@ def measure(
         worst,
         half,
         expected_calibration_error(whole, labels),
+        log_loss(whole, labels),
         pack(whole.argmax(axis=1) == labels),
     )
+
+
+def log_loss(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
+    """The mean of -log p of the true class, in nats; no probability counts as less than 1e-9."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_truth, 1e-9)).mean())
 
 
 def _submodels(method: str, bundle: Bundle, test: Split) -> Iterator[Made]:

@@ -209,7 +209,8 @@ def page(data: str, results: Results) -> str:
         "Made by `python -m benchmarks.page`, from the rows of `benchmarks/method.py` in "
         f"[{rows}]({rows}), which name the command and the commit behind each. "
         "Accuracies are of the test split, through the flatbuffers; everything was chosen on validation. Of "
-        "several seeds a figure is the mean and, in brackets, the least and the most.",
+        "several seeds a figure is the mean and, in brackets, the least and the most. Log loss is in nats a "
+        "picture.",
         f"![Accuracy against bytes a device]({rows_file(data).with_suffix('.svg').name})",
         "## Bars",
         _bars(data, results),
@@ -260,12 +261,12 @@ def _margins(results: Results) -> str:
 def _table(results: Results) -> str:
     columns = {
         "accuracy": _percent, "balanced_accuracy": _percent, "worst_missing_accuracy": _percent,
-        "half_missing_accuracy": _percent, "ece": "{:.3f}".format,
+        "half_missing_accuracy": _percent, "ece": "{:.3f}".format, "log_loss": "{:.3f}".format,
     }  # fmt: skip
     lines = [
         "| method | devices | format | seeds | accuracy % | balanced % | worst one missing % "
-        "| half missing % | ECE | bytes a device | times smaller | parameters, times fewer |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| half missing % | ECE | log loss | bytes a device | times smaller | parameters, times fewer |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     keys = {(row["method"], row["devices"], row["format"]) for row in results.rows}
     for method, devices, format_name in sorted(keys, key=lambda k: (-k[1], ORDER.index(k[0]), k[2])):
@@ -275,7 +276,7 @@ def _table(results: Results) -> str:
             if (r["method"], r["devices"], r["format"]) == (method, devices, format_name)
         ]
         cells = [method, str(devices), format_name, str(len(rows))]
-        cells += [_spread([row[key] for row in rows], write) for key, write in columns.items()]
+        cells += [_spread([row.get(key) for row in rows], write) for key, write in columns.items()]
         cells += [
             f"{max(row['bytes_per_device'] for row in rows):,}",
             f"{np.mean([row['size_ratio_per_device'] for row in rows]):.1f}",

@@ -29,7 +29,7 @@ def one_class_each(names: tuple[str, ...]) -> NDArray[np.float32]:
 
 def test_a_missing_submodel_and_half_of_them_missing_are_measured() -> None:
     found = measure(one_class_each, NAMES, LABELS, seed=1)
-    assert (found.accuracy, found.balanced_accuracy, found.ece) == (1, 1, 0)
+    assert (found.accuracy, found.balanced_accuracy, found.ece, found.log_loss) == (1, 1, 0, 0)
     assert found.worst_missing_accuracy == pytest.approx(0.75)
     # Of four, two are missing: class 0 is right anyway, so two or three of four classes are.
     assert found.half_missing_accuracy is not None
@@ -38,6 +38,12 @@ def test_a_missing_submodel_and_half_of_them_missing_are_measured() -> None:
     assert alone.accuracy == 0.25
     assert alone.worst_missing_accuracy is None
     assert alone.half_missing_accuracy is None
+
+
+def test_log_loss_is_of_the_true_class() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    assert method.log_loss(probabilities, np.array([0, 1])) == pytest.approx(-np.log([0.5, 0.75]).mean())
+    assert method.log_loss(np.eye(2, dtype=np.float32), np.array([1, 0])) == pytest.approx(-np.log(1e-9))
 
 
 def test_without_a_fusion_a_class_has_what_its_own_submodel_gives(bundle: Bundle) -> None:
