@@ -422,7 +422,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 def add(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows beside those that are there by now: another run may have added some meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*read(path), *rows], indent=1) + "\n")
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([*read(path), *rows], indent=1) + "\n")
+    new.replace(path)
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two methods over some pairs of rows: how many, the mean difference, and the ends of its interval."""
+    """Two methods over the seeds that both have: how many, points between them, the ends of the interval."""
 
     seeds: int
     mean: float
@@ -113,15 +113,15 @@ class Results:
         return 100 * float(np.mean([ours[key] - theirs[key] for ours, theirs in pairs])) if pairs else None
 
     def paired(self, one: str, other: str, devices: int) -> Paired | None:
-        """Accuracy of one method less another's over their pairs, and its 95 % interval.
+        """Points by which one method is ahead of another over their pairs, and the 95 % interval.
 
         A paired bootstrap: the test pictures are drawn again, the same for both and for every seed.
         """
         pairs = self.pairs(one, other, devices)
         if not pairs:
             return None
-        right = [bits(ours["right"]).astype(float) - bits(theirs["right"]) for ours, theirs in pairs]
-        difference = np.mean(right, axis=0)
+        each = [bits(ours["right"]).astype(float) - bits(theirs["right"]) for ours, theirs in pairs]
+        difference = 100 * np.mean(each, axis=0)
         draws = np.random.default_rng(1).integers(0, len(difference), (RESAMPLES, len(difference)))
         low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
         return Paired(len(pairs), float(difference.mean()), float(low), float(high))
@@ -250,11 +250,8 @@ def _margins(results: Results) -> str:
         for devices in sizes:
             found = results.paired("edvit", other, devices)
             if found is not None:
-                points, interval = (
-                    f"{100 * found.mean:+.2f}",
-                    f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-                )
-                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {points} | {interval} |")
+                points = f"{found.mean:+.2f} | {found.low:+.2f} to {found.high:+.2f}"
+                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {points} |")
     return "\n".join(lines)
 
 

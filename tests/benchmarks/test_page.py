@@ -40,8 +40,8 @@ def test_a_margin_has_a_paired_interval() -> None:
     found = Results(ROWS).paired("edvit", "single", 10)
     assert found is not None
     assert found.seeds == 2
-    assert found.mean == pytest.approx(0.08)
-    assert 0 < found.low < found.mean < found.high < 0.16
+    assert found.mean == pytest.approx(8)
+    assert 0 < found.low < found.mean < found.high < 16
     assert Results(ROWS).paired("edvit", "single", 5) is None
     same = Results(ROWS).paired("single", "single", 10)
     assert same == page.Paired(2, 0, 0, 0)
