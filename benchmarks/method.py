@@ -70,6 +70,7 @@ from edvit_tf.cli.progress import bar
 from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
+from edvit_tf.vit.checkpoint import write_whole
 
 TEACHERS = {
     "fashion_mnist": "fashion-vit",
@@ -422,9 +423,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def add(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows beside those that are there by now: another run may have added some meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps([*read(path), *rows], indent=1) + "\n")
-    new.replace(path)
+    write_whole(path, (json.dumps([*read(path), *rows], indent=1) + "\n").encode())
 
 
 def main() -> None:
