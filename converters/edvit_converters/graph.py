@@ -4,7 +4,6 @@ Every rewrite is exact but for rounding; what each gained is in docs/decisions/0
 Training keeps its plain graph: nothing here is ever trained.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,8 @@ Array = NDArray[np.float32]
 # Heads are sliced out of a product and put side by side again, which is quicker than to transpose them.
 # XNNPACK concatenates five tensors at most.
 _MOST_CONCATENATED = 5
+# The converter copies a constant of the graph some twenty times; to save and load a variable takes it longer.
+_LARGE_KERNEL = 1_000_000  # bytes
 _SPARSE_WRITERS = ("_projection/kernel", "_mlp_down/kernel")
 
 
@@ -59,42 +60,38 @@ def fold_in_place(config: ViTConfig, weights: Weights) -> Weights:
     return folded | {name: np.full_like(weight, name.endswith("/gamma")) for name, weight in norms.items()}
 
 
-def serving(
-    config: ViTConfig, weights: Weights, *, fuse: bool, centred: bool
-) -> Callable[[Any], dict[str, Any]]:
+class Serving(tf.Module):  # type: ignore[misc]
     """The function from `image` uint8 [1, h, w, c] to `feature` f32 [1, width], `logits` f32 [1, classes].
 
-    Args:
-        config: of the model.
-        weights: what `rewrite` gave.
-        fuse: compute query, key and value in one product. Not for a format with one scale a tensor, because
-            the three are of different sizes.
-        centred: as `rewrite` was told.
-    """
-    graph = _Graph(config, weights, fuse, centred)
-
-    def serve(image: Any) -> dict[str, Any]:
-        stream = graph.tokens(image)
-        for index in range(len(config.blocks)):
-            stream = graph.block(stream, index)
-        class_token = tf.reshape(stream, [1, config.width])
-        feature = graph.normalised(class_token) * weights["final_norm/gamma"] + weights["final_norm/beta"]
-        return {"feature": feature, "logits": graph.dense(feature, "head")}
-
-    return serve
-
-
-class _Graph:
-    """The parts of a ViT on f32 [1, 1, tokens, width].
-
-    XNNPACK multiplies activations in 4-D only; what stays in 4-D need not be reshaped on the way.
+    Tokens are f32 [1, 1, tokens, width] all the way: XNNPACK multiplies activations in 4-D only, and what
+    stays in 4-D need not be reshaped. Large kernels are variables of the module.
     """
 
-    def __init__(self, config: ViTConfig, weights: Weights, fuse: bool, centred: bool) -> None:
+    def __init__(self, config: ViTConfig, weights: Weights, *, fuse: bool, centred: bool) -> None:
+        """Take a model's weights.
+
+        Args:
+            config: of the model.
+            weights: what `rewrite` gave.
+            fuse: compute query, key and value in one product. Not for a format with one scale a tensor,
+                because the three are of different sizes.
+            centred: as `rewrite` was told.
+        """
+        super().__init__()
         self._config = config
         self._weights = weights
         self._fuse = fuse
         self._centred = centred
+        self._variables: dict[str, Any] = {}
+
+    def __call__(self, image: Any) -> dict[str, Any]:
+        """The answer for one picture."""
+        stream = self.tokens(image)
+        for index in range(len(self._config.blocks)):
+            stream = self.block(stream, index)
+        gamma, beta = (self._weights[f"final_norm/{part}"] for part in ("gamma", "beta"))
+        feature = self.normalised(tf.reshape(stream, [1, self._config.width])) * gamma + beta
+        return {"feature": feature, "logits": self.dense(feature, "head")}
 
     def tokens(self, image: Any) -> Any:
         """The class token and the patches, positions added: the class token's are known beforehand."""
@@ -188,7 +185,16 @@ class _Graph:
 
     def _product(self, tokens: Any, kernel: Array, name: str) -> Any:
         with tf.name_scope(name):
-            return tf.matmul(tokens, np.ascontiguousarray(kernel))
+            return tf.matmul(tokens, self._held(np.ascontiguousarray(kernel), name))
+
+    def _held(self, kernel: Array, name: str) -> Any:
+        """A constant of the graph, or a variable where it is large: the converter makes it one at the end."""
+        if kernel.nbytes < _LARGE_KERNEL:
+            return kernel
+        if name not in self._variables:  # the graph is traced twice
+            with tf.init_scope():
+                self._variables[name] = tf.Variable(kernel, trainable=False)
+        return self._variables[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edvit_converters.compact import compact
 from edvit_converters.formats import Format, find
-from edvit_converters.graph import is_sparse, rewrite, serving
+from edvit_converters.graph import Serving, is_sparse, rewrite
 from edvit_converters.quantizer import quantize
 from edvit_tf.errors import ModelError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint
@@ -140,8 +140,8 @@ def _convert_vit(model: Checkpoint, format_name: str) -> bytes:
     config = model.config
     centred = not is_sparse(model.weights)
     weights = rewrite(config, model.weights, centred=centred)
-    serve = serving(config, weights, fuse=format_name != "int8", centred=centred)
-    return _convert(serve, [_picture(config.image)], tf.Module(), format_name)
+    serving = Serving(config, weights, fuse=format_name != "int8", centred=centred)
+    return _convert(serving, [_picture(config.image)], serving, format_name)
 
 
 def _picture(image: ImageSize) -> Any:

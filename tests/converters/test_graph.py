@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from edvit_converters import graph
 from edvit_converters.compact import compact
-from edvit_converters.graph import is_sparse, rewrite, serving
+from edvit_converters.graph import Serving, is_sparse, rewrite
 from edvit_converters.tflite import convert
 
 from edvit_tf.runtime.interpreter import Flatbuffer
@@ -24,7 +25,7 @@ def test_every_rewrite_is_exact(config: ViTConfig, fuse: bool, centred: bool) ->
     images = random_images(config, 3)
     expected = from_checkpoint(model).predict_on_batch(images)
     weights = rewrite(config, model.weights, centred=centred)
-    serve = serving(config, weights, fuse=fuse, centred=centred)
+    serve = Serving(config, weights, fuse=fuse, centred=centred)
     for index in range(len(images)):
         found = serve(tf.constant(images[index : index + 1]))
         for name in ("feature", "logits"):
@@ -50,6 +51,21 @@ def test_a_sparse_model_keeps_its_zeros() -> None:
     for name, weight in rewrite(UNIFORM, weights, centred=False).items():
         if name.startswith("block_") and name.endswith("/kernel"):
             assert np.mean(weight == 0) >= 0.5, name
+
+
+@pytest.mark.parametrize("format_name", ["f32", "int8-dynamic"])
+def test_large_kernels_are_variables_on_the_way_and_constants_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, format_name: str
+) -> None:
+    model = random_vit(UNIFORM)
+    images = random_images(UNIFORM, 2)
+    small = convert(model, format_name)
+    monkeypatch.setattr(graph, "_LARGE_KERNEL", 1)
+    large = convert(model, format_name)
+    assert Flatbuffer(large).operators() == Flatbuffer(small).operators()
+    for image in images:
+        expected = Flatbuffer(small).run(image).logits
+        np.testing.assert_array_equal(Flatbuffer(large).run(image).logits, expected)
 
 
 def test_a_compact_flatbuffer_stays_as_it_is_and_answers_the_same() -> None:
