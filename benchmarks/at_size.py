@@ -5,7 +5,7 @@
 Weights and pictures are random, so nothing is said of accuracy. Every stage runs: importance, surgery,
 retraining, refining, sparsity, conversion to f32, int8-dynamic and int4-dynamic, fusion. An epoch has as few
 pictures as make one step of retraining. Memory is the sum of the peaks of the processes that live, see
-`tree_bytes`. Prints one JSON object.
+`tree_bytes`, of each stage the most. Prints one JSON object.
 """
 
 import argparse
@@ -13,11 +13,14 @@ import contextlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image
@@ -30,6 +33,8 @@ OTHERS = 4
 VALIDATED = 5
 """Pictures a class for validation: weights of noise only have to be run on some, at two a second."""
 _SECONDS_BETWEEN_LOOKS = 0.5
+_STAGE = re.compile(r"\d+ %  ([^:]+):")
+"""Of a line of progress, as `export` writes it where there is no terminal."""
 
 
 def make_pictures(folder: Path, size: int, *, each: int, seed: int) -> None:
@@ -66,6 +71,26 @@ def tree_bytes(root: int) -> int:
     return total
 
 
+class Stages:
+    """The stage that an export is in, by its progress, which is passed on; and the most memory of each."""
+
+    def __init__(self, progress: IO[str]) -> None:
+        self.peaks: dict[str, int] = {}
+        self._stage = "start"
+        self._progress = progress
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._progress:
+            sys.stderr.write(line)
+            if found := _STAGE.search(line):
+                self._stage = found[1]
+
+    def look(self, root: int) -> None:
+        """Look at the memory of a process and of all below it."""
+        self.peaks[self._stage] = max(self.peaks.get(self._stage, 0), tree_bytes(root))
+
+
 def main() -> None:
     """Make pictures, run the command line, and watch it."""
     parser = argparse.ArgumentParser(
@@ -87,10 +112,13 @@ def main() -> None:
         command += ["--epochs", "1", "--sparsity", "0.5", "--sparsity-epochs", "1", "--fusion-epochs", "1"]
         command += ["--batch", str(BATCH), "--others", str(OTHERS)]
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "decoded")}
-        started, peak = time.monotonic(), 0
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        started = time.monotonic()
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            stages = Stages(cast("IO[str]", process.stderr))
             while process.poll() is None:
-                peak = max(peak, tree_bytes(process.pid))
+                stages.look(process.pid)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         seconds = time.monotonic() - started
         if process.returncode:
@@ -103,7 +131,8 @@ def main() -> None:
             "pictures": each * CLASSES,
             "seconds": round(seconds, 1),
             "seconds_of_stages": report["seconds"],
-            "at_most_gib": round(peak / 2**30, 2),
+            "at_most_gib": round(max(stages.peaks.values()) / 2**30, 2),
+            "at_most_gib_of_stages": {name: round(peak / 2**30, 2) for name, peak in stages.peaks.items()},
         }
         print(json.dumps(row))
 

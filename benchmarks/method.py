@@ -44,7 +44,9 @@ and edvit with one choice changed; where that makes training shorter, retraining
 """
 
 import argparse
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -425,9 +427,14 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def add(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows beside those that are there by now: another run may have added some meanwhile."""
+    """Write rows beside those that are there by now: other runs add theirs, one at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps([*read(path), *rows], indent=1) + "\n").encode())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        write_whole(path, (json.dumps([*read(path), *rows], indent=1) + "\n").encode())
+    finally:
+        os.close(folder)
 
 
 def main() -> None:
