@@ -2,10 +2,10 @@
 
     python -m benchmarks.at_size [--model vit-b16] [--devices 10] [--workers 2]
 
-Weights and pictures are random, so nothing is said of accuracy. Every stage runs: importance, surgery,
-retraining, refining, sparsity, conversion to f32, int8-dynamic and int4-dynamic, fusion. An epoch has as few
-pictures as make one step of retraining. Memory is the sum of the peaks of the processes that live, see
-`tree_bytes`, of each stage the most. Prints one JSON object.
+Weights and pictures are random, so nothing is said of accuracy. Every stage runs: importance, surgery, the
+common student, retraining, sparsity, conversion to f32, int8-dynamic and int4-dynamic, fusion. An epoch has
+as few pictures as make one step of retraining. Memory is the sum of the peaks of the processes that live,
+see `tree_bytes`, of each stage the most. Prints one JSON object.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def main() -> None:
         command += ["--model", arguments.model, "--data", str(folder / "pictures")]
         command += ["--devices", str(arguments.devices), "--workers", str(arguments.workers)]
         command += ["--out", str(folder / "bundle"), "--format", "f32,int8-dynamic,int4-dynamic"]
-        command += ["--refine-epochs", "1"]
+        command += ["--common-epochs", "1"]
         command += ["--epochs", "1", "--sparsity", "0.5", "--sparsity-epochs", "1", "--fusion-epochs", "1"]
         command += ["--batch", str(BATCH), "--others", str(OTHERS)]
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "decoded")}

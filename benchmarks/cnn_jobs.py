@@ -231,10 +231,10 @@ class _Work:
             entry: _CONVERTED.recipe(self.settings, trained, self.taught.data, format=entry)
             for entry in self.settings.formats
         }
-        alone = AloneRecipes(trained, None, trained, trained, None)
+        alone = AloneRecipes(trained, None, None, trained, trained, None)
         return CnnJob(
             name,
-            SubmodelRecipes(alone, None, None, variants, trained),
+            SubmodelRecipes(alone, None, variants, trained),
             group,
             epochs,
             most_bytes,

@@ -10,11 +10,11 @@ figure beside it are written anew (page.py).
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
     edvit              our defaults, in the shape that learns most (--widths tried); pictures are moved by
-                       what suits the sub-models' size (SHIFTS), and the data (OF_DATA)
-    edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, no distillation,
-                       no matching, one class's worth of others, no refining, and a fusion that never misses
-                       a sub-model in training; retrained for longer, so that its sub-models see as many
-                       pictures as ours
+                       what suits the sub-models' size (SHIFTS), and epochs suit the data (EPOCHS)
+    edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, each sub-model
+                       cut from the teacher, no distillation, one class's worth of others, and a fusion that
+                       never misses a sub-model in training; retrained for longer, so that as many pictures
+                       are seen as in ours
     single             one student as large as one sub-model, in the shape that learns most, distilled the
                        same way, with at least as many gradient steps as all sub-models together
     single_uniform     the same with all blocks and uniform widths
@@ -36,11 +36,14 @@ and edvit with one choice changed; where that makes training shorter, retraining
     edvit_randaugment, edvit_mixup, edvit_cutmix
                        that augmentation in retraining
     edvit_undistilled  labels alone
-    edvit_unmatched    without matching the class token
+    edvit_matched      the class token is matched with the teacher's
     edvit_few_others   one class's worth of out-of-group pictures
-    edvit_unrefined    without refining all sub-models together
-    edvit_all_there    a fusion, and refining, that never miss a sub-model in training
+    edvit_no_common    each sub-model is cut from the teacher for its group, its class token matched
+    edvit_all_there    a fusion that never misses a sub-model in training
     edvit_unbalanced   as if all classes had as many pictures; for a long tail
+
+Rows of `edvit_refined` and `edvit_refined_uniform` are of a step that was left since, see decision 0015: they
+can be made at the commit that they name.
 """
 
 import argparse
@@ -85,19 +88,23 @@ STUDENT_FORMATS = "f32,int8-dynamic"
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 SHIFTS: Mapping[str, Mapping[int, int]] = {"fashion_mnist": {10: 0, 5: 0}}
 """Pixels that pictures are moved by, where it is not the default: small sub-models have no room for more."""
-OF_DATA: Mapping[str, Mapping[str, object]] = {
-    "cifar10": {"refine_epochs": 16},
-    "cifar10?long-tail=50": {"epochs": 12, "refine_epochs": 24, "widths": "uniform"},
+EPOCHS: Mapping[str, Mapping[int, tuple[int, int]]] = {
+    "fashion_mnist": {10: (50, 12), 5: (25, 11), 2: (14, 7)},
+    "cifar10": {10: (90, 20)},
+    "cifar10?long-tail=50": {10: (120, 24)},
 }
-"""Longer, where sub-models know little after the default's epochs, or an epoch has few pictures; where two of
-them teach a student nothing (10 to 13 % of the tail's validation), a trial of shapes says nothing either."""
+"""Of the common student and of each sub-model, about as many pictures for the one as for all the others
+together; longer where they know little after the default's epochs, or where an epoch has few pictures."""
+OF_DATA: Mapping[str, Mapping[str, object]] = {"cifar10?long-tail=50": {"widths": "uniform"}}
+"""Where two epochs teach a student nothing (10 to 13 % of the tail's validation), a trial of shapes says
+nothing either."""
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
 CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_paper": {
-        "widths": "uniform", "importance": "kl", "distillation": 0.0, "matching": 0.0, "others": 1.0,
-        "refine_epochs": 0, "left_out": 0.0,
+        "widths": "uniform", "importance": "kl", "distillation": 0.0, "others": 1.0, "common_epochs": 0,
+        "left_out": 0.0,
     },
     "edvit_kl": {"importance": "kl"},
     "edvit_uniform": {"widths": "uniform"},
@@ -106,9 +113,9 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_mixup": {"augment": "mixup"},
     "edvit_cutmix": {"augment": "cutmix"},
     "edvit_undistilled": {"distillation": 0.0},
-    "edvit_unmatched": {"matching": 0.0},
+    "edvit_matched": {"matching": 1.0},
     "edvit_few_others": {"others": 1.0},
-    "edvit_unrefined": {"refine_epochs": 0},
+    "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
     "edvit_all_there": {"left_out": 0.0},
     "edvit_unbalanced": {"balance": False},
     "random_init": {"start": "random"},
@@ -172,15 +179,20 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
+    common, alone = EPOCHS[asked.data].get(asked.devices, (base.common_epochs, base.epochs))
     base = replace(
         base,
+        common_epochs=common,
+        epochs=alone,
         shift=SHIFTS.get(asked.data, {}).get(asked.devices, base.shift),
         **OF_DATA.get(asked.data, {}),  # type: ignore[arg-type]
     )
     if asked.method in CHANGES:
         return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
     if asked.method.startswith("single") and asked.method not in CNN:
-        student = replace(base, devices=1, format=STUDENT_FORMATS, epochs=_epochs_of_single(base))
+        student = replace(
+            base, devices=1, format=STUDENT_FORMATS, common_epochs=0, epochs=_epochs_of_single(base)
+        )
         if asked.method == "single_total":
             return replace(student, heads=_heads_of_total(base))
         return replace(student, widths="tried" if asked.method == "single" else "uniform")
@@ -188,21 +200,19 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
 
 
 def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:
-    """The changed export, retrained for as long as gives its sub-models the steps of the base, or more."""
-    rows = sum(_rows_alone(changed))
-    together = changed.refine_epochs * _rows_together(changed)
-    return replace(changed, epochs=max(1, -(-(_pictures(base) - together) // rows)))
+    """The changed export, retrained for as long as makes it see the pictures of the base, or more."""
+    left = _pictures(base) - _pictures_of_common(changed)
+    return replace(changed, epochs=max(1, -(-left // sum(_rows_alone(changed)))))
 
 
 def _epochs_of_single(submodels: ExportSettings) -> int:
-    """As many passes over all pictures as give the gradient steps of all sub-models together, or more."""
+    """As many passes over all pictures as give the gradient steps of the whole export, or more."""
     return -(-_pictures(submodels) // len(load(submodels.data, seed=submodels.seed).train))
 
 
 def _pictures(settings: ExportSettings) -> int:
-    """Pictures that all sub-models see in training, alone and together; each counts what it sees."""
-    alone = settings.epochs * sum(_rows_alone(settings))
-    return alone + settings.refine_epochs * _rows_together(settings)
+    """Pictures that the common student and all sub-models see in training; each counts what it sees."""
+    return _pictures_of_common(settings) + settings.epochs * sum(_rows_alone(settings))
 
 
 def _rows_alone(settings: ExportSettings) -> list[int]:
@@ -211,9 +221,8 @@ def _rows_alone(settings: ExportSettings) -> list[int]:
     return [rows_of_epoch(labels, part.group, settings.others) for part in plan_export(settings).submodels]
 
 
-def _rows_together(settings: ExportSettings) -> int:
-    """Pictures of an epoch of refining, counted once for each sub-model."""
-    return len(load(settings.data, seed=settings.seed).train) * settings.devices
+def _pictures_of_common(settings: ExportSettings) -> int:
+    return settings.common_epochs * len(load(settings.data, seed=settings.seed).train)
 
 
 def _heads_of_total(submodels: ExportSettings) -> int:
@@ -367,7 +376,7 @@ def _networks(method: str, bundle: Bundle, settings: ExportSettings, test: Split
     with bar(STAGES) as progress:
         made = train_networks(
             method,
-            replace(settings, format=CNN_FORMATS),
+            _as_long(settings, replace(settings, format=CNN_FORMATS, common_epochs=0)),
             groups=groups,
             most_bytes=size,
             single_epochs=_epochs_of_single(settings),

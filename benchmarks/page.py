@@ -24,7 +24,8 @@ ORDER = (
     "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
     "edvit_bytes", "edvit_randaugment", "edvit_mixup", "edvit_cutmix", "edvit_undistilled",
-    "edvit_unmatched", "edvit_few_others", "edvit_unrefined", "edvit_all_there", "edvit_unbalanced",
+    "edvit_matched", "edvit_few_others", "edvit_no_common", "edvit_all_there", "edvit_unbalanced",
+    "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
 OTHERS = {
     "teacher": "the whole model",
@@ -43,11 +44,13 @@ OTHERS = {
     "edvit_mixup": "MixUp (step 4)",
     "edvit_cutmix": "CutMix (step 4)",
     "edvit_undistilled": "no distillation (step 4)",
-    "edvit_unmatched": "no matching of the class token (step 4)",
+    "edvit_matched": "the class token matched (step 5)",
     "edvit_few_others": "as many pictures of others as of one class (step 4)",
     "edvit_unbalanced": "no regard to unequal classes (step 4)",
-    "edvit_unrefined": "no refining together (step 5)",
-    "edvit_all_there": "none left out in training (steps 5, 6)",
+    "edvit_no_common": "each cut from the teacher, its class token matched (step 4)",
+    "edvit_all_there": "none left out in training (step 6)",
+    "edvit_refined": "each cut from the teacher, then refined together (left since)",
+    "edvit_refined_uniform": "the same, of uniform widths (left since)",
 }
 """What `edvit` is held against, and what that one has or does instead."""
 

@@ -1,10 +1,11 @@
 """The way from a teacher to a bundle, as the paper's figure shows it (ED-ViT, arXiv 2410.11650).
 
-    split the classes → importance → shape → surgery → retrain → refine → sparsify → convert → fuse → bundle
+    split the classes → shape → importance → surgery → common student → retrain → sparsify → convert → fuse
+    → bundle
 
-What is between split and fusion happens once for each group, side by side, in `submodel_job.py`; all groups
-meet in `refine_job.py`. What each stage depends on stands in `stages.py`. This process itself never imports
-TensorFlow.
+From retraining to fusion everything happens once for each group, side by side, in `submodel_job.py`; the
+student that all of them start from is made there as well. What each stage depends on stands in `stages.py`.
+This process itself never imports TensorFlow.
 """
 
 import platform
@@ -33,7 +34,7 @@ from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import check_budget
 from edvit_tf.build.plan import ExportPlan, find_teacher, plan_export
 from edvit_tf.build.progress import Progress
-from edvit_tf.build.report import write_report
+from edvit_tf.build.report import Making, write_report
 from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.shapes import FINAL_EPOCHS, FINALISTS, TRIAL_EPOCHS, TriedShape, by_accuracy, shapes
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
@@ -46,7 +47,6 @@ from edvit_tf.build.stages import (
     of_fused,
     of_fusion,
     of_latency,
-    of_refined,
     of_submodel,
     of_teacher,
     versions,
@@ -62,7 +62,6 @@ from edvit_tf.build.work import (
     MadeFusion,
     MadeSubmodel,
     MadeVariant,
-    RefineJob,
     SubmodelJob,
     TeacherJob,
     read_answers,
@@ -93,12 +92,12 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
-TEACHER_JOBS, SUBMODEL_JOB, REFINE_JOB, FUSION_JOB = (
-    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "refine_job", "fusion_job")
+TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
+    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "fusion_job")
 )
 STAGES = {
-    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "best shapes": 0.05, "sub-models": 0.40, "refining": 0.20,
-    "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
+    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "best shapes": 0.05, "common student": 0.25,
+    "sub-models": 0.35, "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
 }  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
@@ -175,13 +174,13 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         progress.update("best shapes", 1.0, "done")
         seconds.lap("best shapes")
 
-        submodels = _plan_submodels(work, plan, latency)
+        common = _train_common(work, plan, latency)
+        work.progress.update("common student", 1.0, "done")
+        seconds.lap("common student")
+
+        submodels = _plan_submodels(work, plan, latency, common)
         _retrain(work, submodels)
         seconds.lap("sub-models")
-
-        members = tuple(job for job in submodels if job.name != SINGLE)
-        _refine(work, members)
-        seconds.lap("refining")
 
         _finish(work, submodels)
         refused = refused_formats(submodels)
@@ -201,7 +200,17 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
             manifest = _write(folder, plan, settings, made)
             seconds.lap("bundle")
             write_report(
-                folder, manifest, made.submodels, made.single, fusion, tried_shapes, seconds.seconds, dataset
+                folder,
+                manifest,
+                made.submodels,
+                made.single,
+                fusion,
+                Making(
+                    tried_shapes,
+                    None if common is None else store.get(common.retrained).facts["accuracy"],
+                    seconds.seconds,
+                ),
+                dataset,
             )
     progress.update("bundle", 1.0, "written")
     return Path(settings.out)
@@ -326,14 +335,8 @@ def _trained_in(
     work: _Export, plan: ExportPlan, tried: Sequence[Widths], epochs: int, stage: str
 ) -> list[TriedShape]:
     """Train a student of all classes in each shape, an epoch having a sub-model's pictures."""
-    settings = replace(work.settings, epochs=epochs, refine_epochs=0, sparsity=0.0, qat_epochs=0)
-    trials = replace(work, settings=settings)
-    everything = tuple(range(len(plan.classes)))
-    rows = _rows_of_single(work, plan, None)
-    jobs = []
-    for widths in tried:
-        alone = of_alone(settings, work.recipes, SINGLE, everything, widths, rows, None)
-        jobs.append(_submodel_job(trials, SINGLE, everything, widths, alone, None, rows))
+    rows = rows_of_epoch(_labels(work), plan.submodels[0].group, work.settings.others)
+    jobs = [_student(work, plan.with_widths(widths), None, epochs, rows) for widths in tried]
     work.run(
         [
             Job(f"shape {number} of {len(jobs)}", f"{SUBMODEL_JOB}:retrain_submodel", job)
@@ -348,20 +351,53 @@ def _trained_in(
     ]
 
 
-def _plan_submodels(work: _Export, plan: ExportPlan, latency: Recipe | None) -> list[SubmodelJob]:
-    """One job a group, and a last one for the single student: all classes, a sub-model's size and steps."""
-    settings, taught, widths = work.settings, work.recipes, plan.widths
-    alone = [of_alone(settings, taught, s.id, s.group, widths, None, latency) for s in plan.submodels]
-    refined = of_refined(settings, taught, [s.group for s in plan.submodels], alone)
-    jobs = [
-        _submodel_job(work, submodel.id, submodel.group, widths, recipes, refined, None)
-        for submodel, recipes in zip(plan.submodels, alone, strict=True)
-    ]
+def _train_common(work: _Export, plan: ExportPlan, latency: Recipe | None) -> AloneRecipes | None:
+    """Train the student of all classes that all sub-models start from, if there is to be one."""
+    epochs = work.settings.common_epochs
+    if not epochs:
+        return None
+    job = _student(work, plan, latency, epochs, len(_labels(work)))
+    recipes = job.recipes.alone
+    if recipes.retrained not in work.store:
+        work.run([Job("all classes", f"{SUBMODEL_JOB}:retrain_submodel", job)], "common student")
+    return recipes
+
+
+def _plan_submodels(
+    work: _Export, plan: ExportPlan, latency: Recipe | None, common: AloneRecipes | None
+) -> list[SubmodelJob]:
+    """One job a group, and a last one for the single student, which sees as many pictures as a sub-model."""
+    settings, taught = work.settings, work.recipes
+    jobs = []
+    for part in plan.submodels:
+        alone = of_alone(settings, taught, part.id, part.group, plan.widths, None, latency, common)
+        jobs.append(_submodel_job(work, part.id, part.group, plan.widths, alone, None))
     if settings.baselines:
-        everything, rows = tuple(range(len(plan.classes))), _rows_of_single(work, plan, refined)
-        recipes = of_alone(settings, taught, SINGLE, everything, widths, rows, latency)
-        jobs.append(_submodel_job(work, SINGLE, everything, widths, recipes, None, rows))
+        labels = _labels(work)
+        epochs = settings.common_epochs + settings.epochs
+        seen = settings.common_epochs * len(labels)
+        seen += settings.epochs * rows_of_epoch(labels, plan.submodels[0].group, settings.others)
+        jobs.append(_student(work, plan, latency, epochs, -(-seen // epochs), settings.sparsity))
     return jobs
+
+
+def _labels(work: _Export) -> NDArray[np.int64]:
+    return np.asarray(work.workspace.split("train").labels)
+
+
+def _student(
+    work: _Export,
+    plan: ExportPlan,
+    latency: Recipe | None,
+    epochs: int,
+    rows: int,
+    sparsity: float | str = 0.0,
+) -> SubmodelJob:
+    """The job of a student of all classes and a sub-model's size, with epochs of its own."""
+    settings = replace(work.settings, epochs=epochs, sparsity=sparsity)
+    everything = tuple(range(len(plan.classes)))
+    alone = of_alone(settings, work.recipes, SINGLE, everything, plan.widths, rows, latency)
+    return _submodel_job(replace(work, settings=settings), SINGLE, everything, plan.widths, alone, rows)
 
 
 def _submodel_job(
@@ -370,25 +406,16 @@ def _submodel_job(
     group: tuple[int, ...],
     widths: Widths,
     alone: AloneRecipes,
-    refined: Recipe | None,
     rows: int | None,
 ) -> SubmodelJob:
     """What a process is asked for of one sub-model, or of a student with `rows` pictures an epoch."""
     settings, taught = work.settings, work.recipes
-    recipes = of_submodel(settings, taught, name, group, alone, refined, rows)
+    recipes = of_submodel(settings, taught, name, group, alone, rows)
     return SubmodelJob(name, group, widths, recipes, taught, work.store, work.workspace, settings, rows)
 
 
-def _rows_of_single(work: _Export, plan: ExportPlan, refined: Recipe | None) -> int:
-    """Pictures of an epoch of the single student: in all as many as a sub-model sees, alone and together."""
-    settings, labels = work.settings, np.asarray(work.workspace.split("train").labels)
-    alone = rows_of_epoch(labels, plan.submodels[0].group, settings.others)
-    together = len(labels) * settings.refine_epochs if refined is not None else 0
-    return min(len(labels), alone + -(-together // settings.epochs))
-
-
 def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
-    """Cut and retrain each sub-model on its own, zeros and all."""
+    """Retrain each sub-model on its own, zeros and all."""
     work.run(
         [
             Job(job.name, f"{SUBMODEL_JOB}:retrain_submodel", job)
@@ -399,15 +426,6 @@ def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
         alike=True,
     )
     work.progress.update("sub-models", 1.0, "done")
-
-
-def _refine(work: _Export, submodels: tuple[SubmodelJob, ...]) -> None:
-    """Train all sub-models through one fusion, where there are several."""
-    recipe = submodels[0].recipes.refined
-    if recipe is not None and recipe not in work.store:
-        job = RefineJob(recipe, submodels, work.recipes, work.store, work.workspace, work.settings)
-        work.run([Job("all together", f"{REFINE_JOB}:refine_submodels", job)], "refining")
-    work.progress.update("refining", 1.0, "done")
 
 
 def _finish(work: _Export, submodels: Sequence[SubmodelJob]) -> None:

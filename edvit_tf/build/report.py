@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -37,14 +37,28 @@ $seconds
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How an export went.
+
+    Attributes:
+        shapes: those that were tried, if any were, the best first.
+        common: validation accuracy of the student that all sub-models start from, if there is one.
+        seconds: of each stage.
+    """
+
+    shapes: Sequence[TriedShape]
+    common: float | None
+    seconds: Mapping[str, float]
+
+
 def write_report(
     folder: Path,
     manifest: Manifest,
     submodels: Sequence[MadeSubmodel],
     single: MadeSubmodel | None,
     fusion: MadeFusion,
-    shapes: Sequence[TriedShape],
-    seconds: Mapping[str, float],
+    making: Making,
     dataset: Dataset,
 ) -> None:
     """Write both files into a bundle's folder.
@@ -55,8 +69,7 @@ def write_report(
         submodels: in the manifest's order.
         single: the single student, if there is one.
         fusion: with its accuracies by format.
-        shapes: those that were tried, if any were, the best first.
-        seconds: of each stage of the export.
+        making: how the export went.
         dataset: what it was made from.
     """
     made = [*submodels, single] if single is not None else list(submodels)
@@ -88,6 +101,8 @@ def write_report(
         **{f"fused in {name}": fused.accuracy for name, fused in fusion.fused.items()},
         **{f"fused without {name}": value for name, value in manifest.accuracies.missing.items()},
     }
+    if making.common is not None:
+        accuracies["common student"] = making.common
     if manifest.accuracies.single is not None:
         accuracies["single student"] = manifest.accuracies.single
     content = {
@@ -98,9 +113,10 @@ def write_report(
         "accuracies": accuracies,
         "submodels": rows,
         "shapes": [
-            {**asdict(shape.widths), "epochs": shape.epochs, "accuracy": shape.accuracy} for shape in shapes
+            {**asdict(shape.widths), "epochs": shape.epochs, "accuracy": shape.accuracy}
+            for shape in making.shapes
         ],
-        "seconds": dict(seconds),
+        "seconds": dict(making.seconds),
     }
     (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     page = _PAGE.substitute(
@@ -125,7 +141,7 @@ def write_report(
                 for name, variant in part.variants.items()
             ],
         ),
-        shapes=_shapes_table(shapes),
+        shapes=_shapes_table(making.shapes),
         pictures=_table(
             ("", "to train on", "to validate"),
             [
@@ -138,7 +154,7 @@ def write_report(
                 )
             ],
         ),
-        seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in seconds.items()]),
+        seconds=_table(("", "seconds"), [(stage, f"{value:.1f}") for stage, value in making.seconds.items()]),
     )
     (folder / "report.html").write_text(page, "utf-8")
 

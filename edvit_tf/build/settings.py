@@ -58,9 +58,10 @@ class ExportSettings:
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
             confuses, `count` by pictures, or labels with commas between and semicolons between groups.
         importance: how units are scored: `fisher`, one backward pass, or `kl`, one unit removed at a time.
-        start: what retraining starts from: `pruned`, the teacher's units, or `random` weights of that size.
-        epochs: of retraining.
-        refine_epochs: of training all sub-models through a fusion, 0 leaves the stage out.
+        start: what training starts from: `pruned`, the teacher's units, or `random` weights of that size.
+        common_epochs: of the student of all classes that all sub-models start from; with 0 there is none, and
+            each is cut from the teacher by its own group's importance.
+        epochs: of retraining each for its group.
         sparsity_epochs: of the TF-MOT stage.
         qat_epochs: of quantisation-aware training for `int8-full`, 0 leaves it out.
         fusion_epochs: of the fusion.
@@ -101,15 +102,15 @@ class ExportSettings:
     groups: str = "random"
     importance: str = "fisher"
     start: str = "pruned"
-    epochs: int = 6
-    refine_epochs: int = 8
+    common_epochs: int = 48
+    epochs: int = 12
     sparsity_epochs: int = 4
     qat_epochs: int = 0
     fusion_epochs: int = 30
     batch: int = 128
     rate: float = 2e-3
     distillation: float = 0.5
-    matching: float = 1.0
+    matching: float = 0.0
     others: float = 4.0
     balance: bool = True
     shift: int = 1
@@ -198,7 +199,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "1 or more",
     ),
     (("rate", "share", "memory_mb", "others", "budget"), lambda value: value > 0, "above 0"),
-    (("matching", "refine_epochs", "qat_epochs", "shift"), lambda value: value >= 0, "0 or more"),
+    (("matching", "common_epochs", "qat_epochs", "shift"), lambda value: value >= 0, "0 or more"),
     (("distillation", "left_out", "floor"), lambda value: 0 <= value <= 1, "from 0 to 1"),
 )  # fmt: skip
 

@@ -117,19 +117,16 @@ SURGERY = Stage(
         "edvit_tf.vit.checkpoint",
     ),
 )
+BRANCH = Stage(
+    "branch",
+    (),
+    ("edvit_tf.build.submodel_job", "edvit_tf.build.surgery"),
+)
 RETRAIN = Stage(
     "retrain",
     ("epochs", "batch", "rate", "distillation", "matching", "others", "balance", "shift", "augment", "seed"),
     ("edvit_tf.build.submodel_job", "edvit_tf.build.retrain", "edvit_tf.build.augment", *_TRAINING),
 )
-REFINE = Stage(
-    "refine",
-    ("refine_epochs", "batch", "rate", "distillation", "balance", "shift", "left_out", "seed"),
-    (
-        "edvit_tf.build.refine_job", "edvit_tf.build.refine", "edvit_tf.build.retrain",
-        "edvit_tf.build.fusion", *_TRAINING,
-    ),
-)  # fmt: skip
 SPARSIFY = Stage(
     "sparsify",
     ("sparsity", "sparsity_epochs", "batch", "rate", "distillation", "others", "balance", "shift", "seed"),
@@ -207,11 +204,21 @@ class TeacherRecipes:
 
 @dataclass(frozen=True, slots=True)
 class AloneRecipes:
-    """The results on the way of one sub-model while it is alone; None where a stage is left out."""
+    """The results on the way of one sub-model until it is rounded; None where a stage is left out.
+
+    Attributes:
+        importance: what the units are worth to its group, or to all classes where it starts from `common`.
+        latency: what widths are chosen by, if by latency.
+        common: the student of all classes that it starts from.
+        start: the weights that retraining starts from: cut from the teacher, or branched from `common`.
+        retrained: on its group.
+        sparse: with zeros.
+    """
 
     importance: Recipe
     latency: Recipe | None
-    cut: Recipe
+    common: Recipe | None
+    start: Recipe
     retrained: Recipe
     sparse: Recipe | None
 
@@ -223,13 +230,9 @@ class AloneRecipes:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelRecipes:
-    """All results on the way of one sub-model; None where a stage is left out.
-
-    The refined sub-models lie in one result together.
-    """
+    """All results on the way of one sub-model; None where a stage is left out."""
 
     alone: AloneRecipes
-    refined: Recipe | None
     quantised: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
@@ -238,7 +241,7 @@ class SubmodelRecipes:
     @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.quantised or self.refined or self.alone.trained
+        return self.quantised or self.alone.trained
 
     @property
     def last(self) -> tuple[Recipe, ...]:
@@ -288,31 +291,38 @@ def of_alone(
     widths: Widths,
     rows: int | None,
     latency: Recipe | None,
+    common: AloneRecipes | None = None,
 ) -> AloneRecipes:
-    """Recipes of one sub-model, or of the single student, until it meets the others."""
+    """Recipes of one sub-model, or of a student of all classes, until it is rounded.
+
+    Args:
+        settings: of the export.
+        taught: what is made of data and teacher.
+        name: its id.
+        group: its classes.
+        widths: what it keeps of the teacher; where it starts from `common`, those of that.
+        rows: limits the pictures of an epoch.
+        latency: what widths are chosen by, if by latency.
+        common: the recipes of the student of all classes that it starts from, if there is one.
+    """
     data, answers = taught.data, taught.answers
-    importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
-    cut = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
+    if common is None:
+        importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
+        start = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
+    else:
+        importance = common.importance
+        start = BRANCH.recipe(settings, common.retrained, data, group=group)
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
-    retrained = RETRAIN.recipe(settings, cut, data, *answers, name=name, group=group, rows=rows, **augmented)
+    retrained = RETRAIN.recipe(
+        settings, start, data, *answers, name=name, group=group, rows=rows, **augmented
+    )
     sparse = None
     if settings.sparsity:
         sparse = SPARSIFY.recipe(settings, retrained, data, *answers, name=name, group=group, rows=rows)
-    return AloneRecipes(importance, latency, cut, retrained, sparse)
-
-
-def of_refined(
-    settings: ExportSettings,
-    taught: TeacherRecipes,
-    groups: Sequence[tuple[int, ...]],
-    alone: Sequence[AloneRecipes],
-) -> Recipe | None:
-    """The recipe of the one result that holds all refined sub-models; None where the stage is left out."""
-    if not settings.refine_epochs or len(alone) == 1:
-        return None
-    trained = [recipes.trained for recipes in alone]
-    return REFINE.recipe(settings, taught.data, *taught.answers, *trained, groups=groups)
+    return AloneRecipes(
+        importance, latency, None if common is None else common.retrained, start, retrained, sparse
+    )
 
 
 def of_submodel(
@@ -321,12 +331,11 @@ def of_submodel(
     name: str,
     group: tuple[int, ...],
     alone: AloneRecipes,
-    refined: Recipe | None,
     rows: int | None,
 ) -> SubmodelRecipes:
     """All recipes of one sub-model, or of the single student."""
     data, answers = taught.data, taught.answers
-    trained = refined or alone.trained
+    trained = alone.trained
     quantised = None
     if settings.qat_epochs:
         trained = quantised = QUANTISE.recipe(
@@ -345,7 +354,7 @@ def of_submodel(
         coral = CORAL.recipe(settings, trained, features, data, *answers, name=name, group=group, rows=rows)
         variants[EDGE_TPU] = CORAL_CONVERT.recipe(settings, coral, data, name=name, group=group)
         variants = {entry: variants[entry] for entry in settings.formats}
-    return SubmodelRecipes(alone, refined, quantised, variants, features, coral)
+    return SubmodelRecipes(alone, quantised, variants, features, coral)
 
 
 def of_fusion(

@@ -12,17 +12,17 @@ from edvit_tf.build.augment import augmentation
 from edvit_tf.build.coral_job import make_student
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.engine import Report
-from edvit_tf.build.grouping import OTHER, logits_of_group
+from edvit_tf.build.grouping import logits_of_group
 from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images
 from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
-from edvit_tf.build.retrain import GroupData, group_data, retrain
+from edvit_tf.build.retrain import GroupData, group_data, retrain, with_weights
 from edvit_tf.build.settings import AUTO, LAYERWISE, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Result
-from edvit_tf.build.surgery import Kept, cut, group_head
+from edvit_tf.build.surgery import Kept, cut, of_group
 from edvit_tf.build.training import Schedule
 from edvit_tf.build.variants import (
     CALIBRATED_IMAGES,
@@ -38,7 +38,6 @@ from edvit_tf.build.work import (
     lessons,
     read_checkpoint,
     read_trained,
-    read_unrounded,
 )
 from edvit_tf.errors import ModelError
 from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, save
@@ -54,12 +53,16 @@ _IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once,
 
 
 def retrain_submodel(job: SubmodelJob, report: Report) -> None:
-    """Importance, surgery, retraining, sparsity: what is stored is not made again."""
+    """Importance and surgery, or a branch; retraining, sparsity: what is stored is not made again."""
     store, recipes = job.store, job.recipes.alone
     dataset = job.workspace.dataset()
-    report(0.0, "judging units")
-    store.make(recipes.importance, lambda result: _judge(job, dataset, result))
-    store.make(recipes.cut, lambda result: _cut(job, result))
+    if recipes.common is None:
+        report(0.0, "judging units")
+        store.make(recipes.importance, lambda result: _judge(job, dataset, result))
+        store.make(recipes.start, lambda result: _cut(job, result))
+    else:
+        common = read_checkpoint(store.get(recipes.common))
+        store.make(recipes.start, lambda result: save(result.path(MODEL), of_group(common, job.group)))
     alone = report if recipes.sparse is None else lambda done, message: report(_DENSE * done, message)
     store.make(recipes.retrained, lambda result: _retrain(job, dataset, result, alone))
     if recipes.sparse is not None:
@@ -133,14 +136,14 @@ def _cut(job: SubmodelJob, result: Result) -> None:
         tuple(scores.array(f"stem-{index}") for index in range(len(teacher.config.stem))),
     )
     settings = SURGERY.settings_of(job.settings)
-    others = logits_of_group(len(job.workspace.classes), job.group) > len(job.group)
-    whole = teacher.config.with_classes(len(job.group) + others)
+    whole = teacher.config.with_classes(logits_of_group(len(teacher.labels), job.group))
     config, weights = cut(teacher.config, teacher.weights, _kept(job, settings, importance, whole))
-    config, weights = group_head(config, weights, job.group, other=others)
+    smaller = of_group(Checkpoint(config, weights, teacher.labels), job.group)
     if settings.start == "random":
-        weights = fresh_weights(config, seed=settings.seed_for(job.name, "start"))
-    labels = tuple(job.workspace.classes[index] for index in job.group) + (OTHER,) * others
-    save(result.path(MODEL), Checkpoint(config, weights, labels))
+        smaller = with_weights(
+            smaller, fresh_weights(smaller.config, seed=settings.seed_for(job.name, "start"))
+        )
+    save(result.path(MODEL), smaller)
 
 
 def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, whole: ViTConfig) -> Kept:
@@ -178,7 +181,7 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
     settings = RETRAIN.settings_of(job.settings)
     data = _group_data(job, settings, dataset)
     student, reached = retrain(
-        read_checkpoint(job.store.get(job.recipes.alone.cut)),
+        read_checkpoint(job.store.get(job.recipes.alone.start)),
         data,
         Schedule(settings.epochs, settings.batch, settings.rate),
         matching=settings.matching,
@@ -215,7 +218,8 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
 
     assert job.recipes.quantised is not None  # noqa: S101  the caller looked
     settings = QUANTISE.settings_of(job.settings)
-    before, data = read_unrounded(job), _group_data(job, settings, dataset)
+    before = read_checkpoint(job.store.get(job.recipes.alone.trained))
+    data = _group_data(job, settings, dataset)
     quantised, _ = train_quantised(
         before,
         data,

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edvit_tf.build.grouping import OTHER
 from edvit_tf.errors import ModelError
-from edvit_tf.vit.checkpoint import Weights, check_weights
+from edvit_tf.vit.checkpoint import Checkpoint, Weights, check_weights
 from edvit_tf.vit.config import BlockConfig, ViTConfig, weight_shapes
 
 Indices = NDArray[np.intp]
@@ -175,29 +176,24 @@ def _check_indices(what: str, indices: Indices, count: int) -> None:
         raise ModelError(f"The kept {what} must be rising indices below {count}, at least one of them.")
 
 
-def group_head(
-    config: ViTConfig, weights: Weights, group: tuple[int, ...], *, other: bool
-) -> tuple[ViTConfig, Weights]:
-    """Keep the logits of the `group`'s classes, in its order; with `other` a last one is for all the rest.
+def of_group(model: Checkpoint, group: tuple[int, ...]) -> Checkpoint:
+    """A model of all classes as one of a group: its logits, and a last one for "other" if there are others.
 
-    It is the mean of the rest's logits plus log(their number), which is at most the logarithm of the sum of
-    their exponentials and meets it when they are equal: where retraining starts, not where it ends.
+    That one is the mean of the rest's logits plus log(their number), which is at most the logarithm of the
+    sum of their exponentials and meets it when they are equal: where retraining starts, not where it ends.
 
     Raises:
-        ModelError: a class the model does not have, one that comes twice, or no rest for `other`.
+        ModelError: a class that the model does not have, or one that comes twice.
     """
-    if not group or len(set(group)) != len(group) or not set(group) <= set(range(config.classes)):
-        raise ModelError(f"A group needs distinct classes from 0 to {config.classes - 1}, and has {group}.")
-    rest = [index for index in range(config.classes) if index not in group]
-    if other and not rest:
-        raise ModelError("A group of all classes leaves none for the logit of the others.")
-    kernel, bias = weights["head/kernel"], weights["head/bias"]
-    head = {"head/kernel": kernel[:, list(group)], "head/bias": bias[list(group)]}
-    if other:
-        other_kernel = kernel[:, rest].mean(axis=1, keepdims=True)
-        other_bias = bias[rest].mean(keepdims=True) + np.float32(math.log(len(rest)))
-        head = {
-            "head/kernel": np.concatenate([head["head/kernel"], other_kernel], axis=1),
-            "head/bias": np.concatenate([head["head/bias"], other_bias]),
-        }
-    return config.with_classes(len(group) + other), weights | head
+    classes = len(model.labels)
+    if not group or len(set(group)) != len(group) or not set(group) <= set(range(classes)):
+        raise ModelError(f"A group needs distinct classes from 0 to {classes - 1}, and has {group}.")
+    rest = [index for index in range(classes) if index not in group]
+    kernel, bias = model.weights["head/kernel"], model.weights["head/bias"]
+    kernels, biases = [kernel[:, list(group)]], [bias[list(group)]]
+    if rest:
+        kernels.append(kernel[:, rest].mean(axis=1, keepdims=True))
+        biases.append(bias[rest].mean(keepdims=True) + np.float32(math.log(len(rest))))
+    head = {"head/kernel": np.concatenate(kernels, axis=1), "head/bias": np.concatenate(biases)}
+    labels = (*(model.labels[index] for index in group), *([OTHER] if rest else []))
+    return Checkpoint(model.config.with_classes(len(labels)), model.weights | head, labels)

@@ -130,7 +130,6 @@ def fit(
     *,
     seed: int,
     loss: Loss = cross_entropy,
-    keep_zeros: bool = False,
     before_step: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     best: Best | None = None,
@@ -146,7 +145,6 @@ def fit(
         schedule: epochs, learning rate and so on.
         seed: decides the order of examples and their augmentation.
         loss: of the model's answer and the targets.
-        keep_zeros: whether a weight of a Dense kernel that is zero stays zero.
         before_step: called before every step.
         after_epoch: called with the number of epochs done, after each.
         best: what `after_epoch` keeps of the training, so that it is in the snapshots.
@@ -163,8 +161,7 @@ def fit(
     def gradients(inputs: Any, targets: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
             value = loss(model(inputs, training=True), targets)
-        found = tape.gradient(value, variables)
-        return value, _without_zeros(found, variables) if keep_zeros else found
+        return value, tape.gradient(value, variables)
 
     def apply(found: list[Any]) -> None:
         optimizer.apply_gradients(zip(found, variables, strict=True))
@@ -189,18 +186,6 @@ def fit(
             after_epoch(epoch)
         if snapshots is not None:
             snapshots.keep(epoch, state, generator, best)
-
-
-def _without_zeros(gradients: list[Any], variables: list[Any]) -> list[Any]:
-    """No gradient where a Dense kernel is zero: without one, neither momentum nor decay moves it."""
-    return [
-        tf.where(variable == 0, 0.0, gradient) if _is_dense_kernel(variable) else gradient
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
-
-
-def _is_dense_kernel(variable: Any) -> bool:
-    return "/kernel" in variable.name and variable.shape.rank == 2
 
 
 def examples_at_once(model: Any, batch: int) -> int:

@@ -66,18 +66,6 @@ class SubmodelJob:
 
 
 @dataclass(frozen=True, slots=True)
-class RefineJob:
-    """Refine the sub-models of these jobs together."""
-
-    recipe: Recipe
-    submodels: tuple[SubmodelJob, ...]
-    taught: TeacherRecipes
-    store: Store
-    workspace: Workspace
-    settings: ExportSettings
-
-
-@dataclass(frozen=True, slots=True)
 class FusionJob:
     """Train the fusion of the sub-models `submodels`, whose features lie in the store."""
 
@@ -187,22 +175,9 @@ def read_checkpoint(result: Result) -> Checkpoint:
     return load(result.path(MODEL))
 
 
-def refined_file(name: str) -> str:
-    """Where the refined sub-model `name` lies in the result that holds them all."""
-    return f"{name}.safetensors"
-
-
-def read_unrounded(job: SubmodelJob) -> Checkpoint:
-    """A sub-model before quantisation-aware training."""
-    if job.recipes.refined is None:
-        return read_checkpoint(job.store.get(job.recipes.alone.trained))
-    return load(job.store.get(job.recipes.refined).path(refined_file(job.name)))
-
-
 def read_trained(job: SubmodelJob) -> Checkpoint:
     """A sub-model as it is converted."""
-    rounded = job.recipes.quantised
-    return read_unrounded(job) if rounded is None else read_checkpoint(job.store.get(rounded))
+    return read_checkpoint(job.store.get(job.recipes.trained))
 
 
 def read_answers(store: Store, recipes: TeacherRecipes) -> NDArray[np.float32]:
@@ -226,7 +201,6 @@ def read_submodel(job: SubmodelJob) -> MadeSubmodel:
     alone = recipes.alone
     stages = {"retraining": store.get(alone.retrained), "features": store.get(recipes.features)}
     stages |= {"sparsity": store.get(alone.sparse)} if alone.sparse else {}
-    stages |= {"refining": store.get(recipes.refined)} if recipes.refined else {}
     stages |= {"quantisation": store.get(recipes.quantised)} if recipes.quantised else {}
     variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
     stages |= {f"conversion to {name}": result for name, result in variants.items()}

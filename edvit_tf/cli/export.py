@@ -95,12 +95,17 @@ def export(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--start", help="Of retraining: pruned from the teacher (default) or random weights."),
+        typer.Option("--start", help="Of training: pruned from the teacher (default) or random weights."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining.")] = None,
-    refine_epochs: Annotated[
-        int | None, typer.Option("--refine-epochs", help="Of all sub-models together; 0 leaves it out.")
+    common_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--common-epochs",
+            help="Of the student of all classes that all sub-models start from; with 0 each is cut from the "
+            "teacher.",
+        ),
     ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining each for its group.")] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
     ] = None,
@@ -171,7 +176,7 @@ def export(
         "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
         "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
-        "epochs": epochs, "refine_epochs": refine_epochs, "sparsity_epochs": sparsity_epochs,
+        "common_epochs": common_epochs, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
         "qat_epochs": qat_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
         "matching": matching, "others": others, "balance": balance, "shift": shift, "augment": augment,

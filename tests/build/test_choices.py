@@ -23,7 +23,7 @@ def made_with(teacher: Checkpoint, data: Path, folder: Path, **choices: object) 
     save(folder / "toy.safetensors", teacher)
     given = {
         "model": str(folder / "toy.safetensors"), "data": str(data), "out": str(folder / "bundle"),
-        "devices": 2, "heads": 1, "epochs": 2, "refine_epochs": 1, "fusion_epochs": 2, "batch": 32,
+        "devices": 2, "heads": 1, "common_epochs": 1, "epochs": 2, "fusion_epochs": 2, "batch": 32,
         "workers": 1,
     }  # fmt: skip
     return combine(None, given | choices)

@@ -9,7 +9,7 @@ from edvit_tf.build.progress import Silent
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain
 from edvit_tf.build.sparsity import sparsify
-from edvit_tf.build.surgery import group_head
+from edvit_tf.build.surgery import of_group
 from edvit_tf.build.teacher import TeacherSettings, teacher_logits, train_teacher
 from edvit_tf.build.training import Schedule
 from edvit_tf.errors import TrainingError
@@ -26,8 +26,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def student(teacher: Checkpoint) -> Checkpoint:
-    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
-    return Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
+    return of_group(teacher, GROUP)
 
 
 @pytest.fixture(scope="module")

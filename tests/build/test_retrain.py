@@ -7,7 +7,7 @@ from edvit_tf.build.data import Dataset
 from edvit_tf.build.grouping import logits_of_group, regroup, relabel
 from edvit_tf.build.progress import Silent
 from edvit_tf.build.retrain import group_data, retrain
-from edvit_tf.build.surgery import group_head
+from edvit_tf.build.surgery import of_group
 from edvit_tf.build.teacher import TeacherSettings, teacher_logits, train_teacher
 from edvit_tf.build.training import Examples, Forward, Schedule, move, one_hot
 from edvit_tf.errors import UsageError
@@ -105,8 +105,7 @@ def test_targets_mix_label_and_teacher(dataset: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def student(teacher: Checkpoint) -> Checkpoint:
-    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
-    return Checkpoint(config, weights, ("bee", "elk", "other"))
+    return of_group(teacher, GROUP)
 
 
 def test_a_submodel_learns_its_group(student: Checkpoint, teacher: Checkpoint, dataset: Dataset) -> None:

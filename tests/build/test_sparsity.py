@@ -4,7 +4,7 @@ import pytest
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.retrain import group_data
 from edvit_tf.build.sparsity import check_sparsity, check_two_of_four, sparsify, sparsity_of
-from edvit_tf.build.surgery import group_head
+from edvit_tf.build.surgery import of_group
 from edvit_tf.build.teacher import teacher_logits
 from edvit_tf.build.training import Schedule
 from edvit_tf.errors import EdvitError
@@ -14,8 +14,7 @@ GROUP = (0, 2, 5)
 
 
 def test_a_run_far_below_a_hundred_steps_reaches_its_sparsity(teacher: Checkpoint, dataset: Dataset) -> None:
-    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
-    student = Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
+    student = of_group(teacher, GROUP)
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
     data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     schedule = Schedule(epochs=8, batch=32, rate=2e-3)
@@ -30,8 +29,7 @@ def test_a_run_far_below_a_hundred_steps_reaches_its_sparsity(teacher: Checkpoin
 
 
 def test_two_of_each_four_inputs_are_zero(teacher: Checkpoint, dataset: Dataset) -> None:
-    config, weights = group_head(teacher.config, teacher.weights, GROUP, other=True)
-    student = Checkpoint(config, weights, ("ant", "cat", "fox", "other"))
+    student = of_group(teacher, GROUP)
     logits = teacher_logits(teacher, dataset.train.images, mirrored=False)
     data = group_data(dataset, logits, GROUP, distillation=0.5, others=1.0, balance=False, shift=2, seed=1)
     sparse, _ = sparsify(student, data, Schedule(2, 32, 2e-3), "2:4", seed=1, report=lambda *_: None)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edvit_tf.build.surgery import Indices, Kept, cut, group_head, keep_all
+from edvit_tf.build.surgery import Indices, Kept, cut, keep_all, of_group
 from edvit_tf.build.widths import narrowed, uniform
 from edvit_tf.errors import ModelError
-from edvit_tf.vit.checkpoint import Weights
+from edvit_tf.vit.checkpoint import Checkpoint, Weights
 from edvit_tf.vit.config import PRESETS, BlockConfig, ImageSize, ViTConfig, weight_shapes
 from edvit_tf.vit.model import build, write_weights
 from tests.vit.reference import forward, random_images, random_weights
@@ -27,6 +27,7 @@ CONFIG = ViTConfig(
     stem=(6, 5),
 )
 WEIGHTS = random_weights(CONFIG, 0)
+MODEL = Checkpoint(CONFIG, WEIGHTS, ("ant", "bee", "cow", "dog"))
 IMAGES = random_images(CONFIG, 3, 0)
 
 
@@ -199,24 +200,22 @@ def test_indices_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
 
 
 def test_the_groups_logits_stay_and_the_rest_becomes_one() -> None:
-    config, weights = group_head(CONFIG, WEIGHTS, (2, 0), other=True)
-    _, logits = forward(config, weights, IMAGES)
+    made = of_group(MODEL, (2, 0))
+    assert made.labels == ("cow", "ant", "other")
+    _, logits = forward(made.config, made.weights, IMAGES)
     _, whole = forward(CONFIG, WEIGHTS, IMAGES)
-    assert config.classes == 3
     np.testing.assert_allclose(logits[:, :2], whole[:, [2, 0]], rtol=1e-6)
     np.testing.assert_allclose(logits[:, 2], whole[:, [1, 3]].mean(axis=1) + np.log(2), rtol=1e-5)
     assert (logits[:, 2] <= np.log(np.exp(whole[:, [1, 3]]).sum(axis=1)) + 1e-6).all()
 
 
 def test_a_group_of_all_classes_has_no_other() -> None:
-    config, weights = group_head(CONFIG, WEIGHTS, (0, 1, 2, 3), other=False)
-    assert config == CONFIG
-    np.testing.assert_array_equal(weights["head/kernel"], WEIGHTS["head/kernel"])
-    with pytest.raises(ModelError, match="leaves none"):
-        group_head(CONFIG, WEIGHTS, (0, 1, 2, 3), other=True)
+    made = of_group(MODEL, (0, 1, 2, 3))
+    assert (made.config, made.labels) == (CONFIG, MODEL.labels)
+    np.testing.assert_array_equal(made.weights["head/kernel"], WEIGHTS["head/kernel"])
 
 
 @pytest.mark.parametrize("group", [(), (4,), (-1, 2), (1, 1)])
 def test_groups_that_are_none_are_refused(group: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match="distinct classes from 0 to 3"):
-        group_head(CONFIG, WEIGHTS, group, other=True)
+        of_group(MODEL, group)
