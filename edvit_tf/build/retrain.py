@@ -1,11 +1,11 @@
-"""Retrain a cut sub-model on its group: the teacher taught, labels checked, one extra class for all the rest.
+"""Retrain a sub-model on its group, or a student on all classes: the teacher taught, labels checked.
 
 Out-of-group images are one extra class, "other", its logit the last; every epoch draws some of them (EC-SNN;
 ED-ViT, arXiv 2410.11650). The loss is cross-entropy with the label plus KL(teacher ‖ student) on the
 teacher's logits regrouped to the group's classes and "other" (UP-ViTs, arXiv 2111.15127).
 
 The fusion reads features, not logits, and a feature that only tells a group from the rest has forgotten what
-the others could not see. So the class token is matched with the teacher's (DeViT, arXiv 2309.05015) where it
+the others could not see. The class token can be matched with the teacher's (DeViT, arXiv 2309.05015) where it
 matters: a linear layer on it, dropped after training, must give the teacher's answer for all classes.
 """
 

@@ -28,7 +28,7 @@ TEACHER = "fashion-vit"
 NAMES = ["attic", "kitchen", "porch"]
 SPARSITY = 0.3
 # Fewer than the defaults: a first look should not take a quarter of an hour.
-COMMON_EPOCHS, EPOCHS = 8, 4
+COMMON_EPOCHS, EPOCHS = 6, 4
 DISCOVER_SECONDS = 20.0
 RECOVER_SECONDS = 30.0
 

@@ -127,6 +127,13 @@ def test_the_zeros_are_still_there_in_the_report_and_the_flatbuffer(bundle: Bund
     assert "<table>" in (bundle.path / "report.html").read_text()
 
 
+def test_all_submodels_start_from_one_student(bundle: Bundle, settings: ExportSettings) -> None:
+    report = json.loads((bundle.path / "report.json").read_text())
+    assert report["accuracies"]["common student"] > 0.5
+    made = [path.name.partition("-")[0] for path in settings.cache_folder.iterdir()]
+    assert (made.count("importance"), made.count("surgery"), made.count("branch")) == (1, 1, 2)
+
+
 def test_the_fusion_weights_are_there_to_inspect(bundle: Bundle) -> None:
     weights = load_file(bundle.file("fusion.safetensors"))
     total = sum(submodel.feature_size for submodel in bundle.manifest.submodels)
