@@ -56,6 +56,16 @@ def fuzz(target: Target, corpus: Sequence[bytes], *, inputs: int, seed: int) -> 
     """
     # A picture may claim millions of pixels: what the allocator kept of them would look like growth.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    # A collection goes through all that a long run of tests has made, and that can take a second.
+    gc.collect()
+    gc.freeze()
+    try:
+        return _fuzz(target, corpus, inputs, seed)
+    finally:
+        gc.unfreeze()
+
+
+def _fuzz(target: Target, corpus: Sequence[bytes], inputs: int, seed: int) -> Result:
     random = Random(seed)
     taken = refused = 0
     slowest, before = 0.0, 0

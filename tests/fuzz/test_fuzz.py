@@ -3,6 +3,7 @@
 A finding names its seed and input. `-rP` shows what each run came to.
 """
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -67,3 +68,10 @@ def test_inputs_can_be_made_again() -> None:
     assert some(3) == some(3)
     assert some(3) != some(4)
     assert len(set(some(3))) > 80
+
+
+def test_what_was_there_before_costs_no_input_a_collection() -> None:
+    frozen: list[int] = []
+    fuzz(lambda _: frozen.append(gc.get_freeze_count()), [b"some"], inputs=3, seed=7)
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
