@@ -175,7 +175,7 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         seconds.lap("best shapes")
 
         common = _train_common(work, plan, latency)
-        work.progress.update("common student", 1.0, "done")
+        progress.update("common student", 1.0, "done")
         seconds.lap("common student")
 
         submodels = _plan_submodels(work, plan, latency, common)

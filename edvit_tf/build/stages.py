@@ -311,7 +311,7 @@ def of_alone(
         start = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
     else:
         importance = common.importance
-        start = BRANCH.recipe(settings, common.retrained, data, group=group)
+        start = BRANCH.recipe(settings, common.retrained, group=group)
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
     retrained = RETRAIN.recipe(

@@ -21,7 +21,7 @@ from edvit_tf.build.retrain import GroupData, group_data, retrain, with_weights
 from edvit_tf.build.settings import AUTO, LAYERWISE, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
-from edvit_tf.build.store import Result
+from edvit_tf.build.store import Recipe, Result
 from edvit_tf.build.surgery import Kept, cut, of_group
 from edvit_tf.build.training import Schedule
 from edvit_tf.build.variants import (
@@ -61,8 +61,8 @@ def retrain_submodel(job: SubmodelJob, report: Report) -> None:
         store.make(recipes.importance, lambda result: _judge(job, dataset, result))
         store.make(recipes.start, lambda result: _cut(job, result))
     else:
-        common = read_checkpoint(store.get(recipes.common))
-        store.make(recipes.start, lambda result: save(result.path(MODEL), of_group(common, job.group)))
+        common = recipes.common
+        store.make(recipes.start, lambda result: _branch(job, common, result))
     alone = report if recipes.sparse is None else lambda done, message: report(_DENSE * done, message)
     store.make(recipes.retrained, lambda result: _retrain(job, dataset, result, alone))
     if recipes.sparse is not None:
@@ -144,6 +144,11 @@ def _cut(job: SubmodelJob, result: Result) -> None:
             smaller, fresh_weights(smaller.config, seed=settings.seed_for(job.name, "start"))
         )
     save(result.path(MODEL), smaller)
+
+
+def _branch(job: SubmodelJob, common: Recipe, result: Result) -> None:
+    """Start from the student of all classes, with the group's logits."""
+    save(result.path(MODEL), of_group(read_checkpoint(job.store.get(common)), job.group))
 
 
 def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, whole: ViTConfig) -> Kept:
