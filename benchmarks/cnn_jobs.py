@@ -21,7 +21,7 @@ from edvit_tf.build.grouping import logits_of_group
 from edvit_tf.build.plan import load_teacher
 from edvit_tf.build.progress import Progress
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.stages import AloneRecipes, Stage, SubmodelRecipes, TeacherRecipes, of_fusion
+from edvit_tf.build.stages import Stage, SubmodelRecipes, TeacherRecipes, of_fusion
 from edvit_tf.build.store import Recipe, Result, Store, open_store
 from edvit_tf.build.work import FLATBUFFER, MODEL, FusionJob, TeacherJob
 from edvit_tf.build.workspace import Workspace
@@ -231,10 +231,9 @@ class _Work:
             entry: _CONVERTED.recipe(self.settings, trained, self.taught.data, format=entry)
             for entry in self.settings.formats
         }
-        alone = AloneRecipes(trained, None, None, trained, trained, None)
         return CnnJob(
             name,
-            SubmodelRecipes(alone, None, variants, trained),
+            SubmodelRecipes(trained, None, None, trained, trained, None, None, variants, trained),
             group,
             epochs,
             most_bytes,

@@ -9,8 +9,9 @@ figure beside it are written anew (page.py).
 
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
-    edvit              our defaults, in the shape that learns most (--widths tried); pictures are moved by
-                       what suits the sub-models' size (SHIFTS), and epochs suit the data (EPOCHS)
+    edvit              our defaults, in the shape that learns most (--widths tried with seed 1, the same
+                       shape with others); pictures are moved by what suits the sub-models' size (SHIFTS),
+                       and epochs suit the data (EPOCHS)
     edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, each sub-model
                        cut from the teacher, no distillation, one class's worth of others, and a fusion that
                        never misses a sub-model in training; retrained for longer, so that as many pictures
@@ -28,7 +29,8 @@ figure beside it are written anew (page.py).
     random_init        edvit with sub-models that start from random weights: what does pruning buy?
     logit_sum          the sub-models of edvit without the fusion: a class has its own sub-model's probability
 
-and edvit with one choice changed; where that makes training shorter, retraining is longer instead:
+and edvit with one choice changed, in the same shape unless that is what changes; where it makes training
+shorter, retraining is longer instead:
 
     edvit_kl           units scored exactly, one removed at a time
     edvit_uniform      all blocks, and the same share of each layer's units: the paper's widths
@@ -95,6 +97,14 @@ EPOCHS: Mapping[str, Mapping[int, tuple[int, int]]] = {
 }
 """Of the common student and of each sub-model, about as many pictures for the one as for all the others
 together; longer where they know little after the default's epochs, or where an epoch has few pictures."""
+SHAPES: Mapping[str, Mapping[tuple[str, int], str]] = {
+    "fashion_mnist": {
+        ("edvit", 10): "2x2x24x56", ("edvit", 5): "2x4x64x48", ("edvit", 2): "4x4x64x80",
+        ("single", 10): "3x2x24x16", ("single", 5): "3x3x48x64", ("single", 2): "3x4x64x152",
+    },
+}  # fmt: skip
+"""What `--widths tried` chose with seed 1, on validation. Trials take most of a row's time; and where rows
+are to differ in one choice, the shape must not be a second one."""
 OF_DATA: Mapping[str, Mapping[str, object]] = {"cifar10?long-tail=50": {"widths": "uniform"}}
 """Where two epochs teach a student nothing (10 to 13 % of the tail's validation), a trial of shapes says
 nothing either."""
@@ -188,15 +198,26 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         **OF_DATA.get(asked.data, {}),  # type: ignore[arg-type]
     )
     if asked.method in CHANGES:
-        return _as_long(base, replace(base, **CHANGES[asked.method]))  # type: ignore[arg-type]
+        change = CHANGES[asked.method]
+        same = base if "widths" in change else _in_shape(base, asked, "edvit")
+        return _as_long(base, replace(same, **change))  # type: ignore[arg-type]
     if asked.method.startswith("single") and asked.method not in CNN:
         student = replace(
             base, devices=1, format=STUDENT_FORMATS, common_epochs=0, epochs=_epochs_of_single(base)
         )
         if asked.method == "single_total":
             return replace(student, heads=_heads_of_total(base))
-        return replace(student, widths="tried" if asked.method == "single" else "uniform")
-    return base
+        if asked.method == "single_uniform":
+            return replace(student, widths="uniform")
+        return _in_shape(student, asked, "single")
+    return _in_shape(base, asked, "edvit")
+
+
+def _in_shape(settings: ExportSettings, asked: Asked, method: str) -> ExportSettings:
+    """The settings in the shape that this method's first seed chose, which itself tries."""
+    shape = SHAPES.get(asked.data, {}).get((method, asked.devices))
+    chooses = asked.seed == 1 and SAME_EXPORT.get(asked.method, asked.method) == method
+    return settings if chooses or shape is None else replace(settings, widths=shape, heads=None)
 
 
 def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:

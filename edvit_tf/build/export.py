@@ -39,10 +39,8 @@ from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.shapes import FINAL_EPOCHS, FINALISTS, TRIAL_EPOCHS, TriedShape, by_accuracy, shapes
 from edvit_tf.build.split import Groups, by_count, by_likeness, likeness
 from edvit_tf.build.stages import (
-    AloneRecipes,
     SubmodelRecipes,
     TeacherRecipes,
-    of_alone,
     of_auto,
     of_fused,
     of_fusion,
@@ -341,37 +339,36 @@ def _trained_in(
         [
             Job(f"shape {number} of {len(jobs)}", f"{SUBMODEL_JOB}:retrain_submodel", job)
             for number, job in enumerate(jobs, start=1)
-            if job.recipes.alone.retrained not in work.store
+            if job.recipes.retrained not in work.store
         ],
         stage,
     )
     return [
-        TriedShape(job.widths, epochs, work.store.get(job.recipes.alone.retrained).facts["accuracy"])
+        TriedShape(job.widths, epochs, work.store.get(job.recipes.retrained).facts["accuracy"])
         for job in jobs
     ]
 
 
-def _train_common(work: _Export, plan: ExportPlan, latency: Recipe | None) -> AloneRecipes | None:
+def _train_common(work: _Export, plan: ExportPlan, latency: Recipe | None) -> SubmodelRecipes | None:
     """Train the student of all classes that all sub-models start from, if there is to be one."""
     epochs = work.settings.common_epochs
     if not epochs:
         return None
     job = _student(work, plan, latency, epochs, len(_labels(work)))
-    recipes = job.recipes.alone
+    recipes = job.recipes
     if recipes.retrained not in work.store:
         work.run([Job("all classes", f"{SUBMODEL_JOB}:retrain_submodel", job)], "common student")
     return recipes
 
 
 def _plan_submodels(
-    work: _Export, plan: ExportPlan, latency: Recipe | None, common: AloneRecipes | None
+    work: _Export, plan: ExportPlan, latency: Recipe | None, common: SubmodelRecipes | None
 ) -> list[SubmodelJob]:
     """One job a group, and a last one for the single student, which sees as many pictures as a sub-model."""
-    settings, taught = work.settings, work.recipes
-    jobs = []
-    for part in plan.submodels:
-        alone = of_alone(settings, taught, part.id, part.group, plan.widths, None, latency, common)
-        jobs.append(_submodel_job(work, part.id, part.group, plan.widths, alone, None))
+    settings = work.settings
+    jobs = [
+        _submodel(work, part.id, part.group, plan.widths, None, latency, common) for part in plan.submodels
+    ]
     if settings.baselines:
         labels = _labels(work)
         epochs = settings.common_epochs + settings.epochs
@@ -396,21 +393,21 @@ def _student(
     """The job of a student of all classes and a sub-model's size, with epochs of its own."""
     settings = replace(work.settings, epochs=epochs, sparsity=sparsity)
     everything = tuple(range(len(plan.classes)))
-    alone = of_alone(settings, work.recipes, SINGLE, everything, plan.widths, rows, latency)
-    return _submodel_job(replace(work, settings=settings), SINGLE, everything, plan.widths, alone, rows)
+    return _submodel(replace(work, settings=settings), SINGLE, everything, plan.widths, rows, latency, None)
 
 
-def _submodel_job(
+def _submodel(
     work: _Export,
     name: str,
     group: tuple[int, ...],
     widths: Widths,
-    alone: AloneRecipes,
     rows: int | None,
+    latency: Recipe | None,
+    common: SubmodelRecipes | None,
 ) -> SubmodelJob:
     """What a process is asked for of one sub-model, or of a student with `rows` pictures an epoch."""
     settings, taught = work.settings, work.recipes
-    recipes = of_submodel(settings, taught, name, group, alone, rows)
+    recipes = of_submodel(settings, taught, name, group, widths, rows, latency, common)
     return SubmodelJob(name, group, widths, recipes, taught, work.store, work.workspace, settings, rows)
 
 
@@ -420,7 +417,7 @@ def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
         [
             Job(job.name, f"{SUBMODEL_JOB}:retrain_submodel", job)
             for job in submodels
-            if job.recipes.alone.trained not in work.store
+            if job.recipes.unrounded not in work.store
         ],
         "sub-models",
         alike=True,

@@ -13,7 +13,7 @@ from edvit_tf.build.grouping import logits_of_group
 from edvit_tf.build.layerwise import Bytes, check_budget
 from edvit_tf.build.settings import GROUPINGS, ExportSettings
 from edvit_tf.build.split import Groups, by_hand, random_balanced
-from edvit_tf.build.widths import Widths, largest_within, most_logits, narrowed, uniform
+from edvit_tf.build.widths import Widths, check_within, largest_within, most_logits, narrowed, uniform
 from edvit_tf.errors import ModelError, PlanError, UsageError
 from edvit_tf.vit.checkpoint import Checkpoint, fresh_weights, load
 from edvit_tf.vit.config import PRESETS, STEM_STRIDE, ViTConfig, weight_shapes
@@ -131,7 +131,8 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
         UsageError: more devices than classes, an unknown format, or one that is not for the target.
         ModelError: no such model.
         DataError: no such data.
-        PlanError: the sub-models do not fit into their share of the teacher's bytes.
+        PlanError: the sub-models do not fit into their share of the teacher's bytes, or the model has less
+            than the widths given keep.
     """
     for name in settings.formats:
         find(name)
@@ -144,7 +145,10 @@ def plan_export(settings: ExportSettings) -> ExportPlan:
 
 
 def _planned_widths(settings: ExportSettings, config: ViTConfig) -> Widths:
-    """Uniform widths; where a shape is tried or each layer has its own, those of about the same cost."""
+    """Those given, or uniform; where a shape is tried or each layer has its own, of about the same cost."""
+    if (given := settings.given_widths) is not None:
+        check_within(config, given)
+        return given
     if settings.heads is not None:
         return uniform(config, settings.heads)
     if settings.widths == "bytes" and settings.budget is not None:

@@ -113,7 +113,12 @@ def write_report(
         "accuracies": accuracies,
         "submodels": rows,
         "shapes": [
-            {**asdict(shape.widths), "epochs": shape.epochs, "accuracy": shape.accuracy}
+            {
+                "widths": str(shape.widths),
+                **asdict(shape.widths),
+                "epochs": shape.epochs,
+                "accuracy": shape.accuracy,
+            }
             for shape in making.shapes
         ],
         "seconds": dict(making.seconds),
@@ -163,13 +168,14 @@ def _shapes_table(shapes: Sequence[TriedShape]) -> str:
     """What was tried, in the order given; nothing where nothing was."""
     if not shapes:
         return ""
-    head = ("blocks", "width", "heads", "MLP units", "stem", "epochs of the trial", "accuracy")
+    head = ("--widths", "blocks", "width", "heads", "MLP units", "stem", "epochs of the trial", "accuracy")
     rows = []
     for shape in shapes:
         widths = shape.widths
         numbers = (widths.blocks, widths.width, widths.heads, widths.mlp_units)
         stem = ", ".join(str(channels) for channels in widths.stem)
-        rows.append((*(str(number) for number in numbers), stem, str(shape.epochs), f"{shape.accuracy:.2%}"))
+        cells = (str(widths), *(str(number) for number in numbers), stem, str(shape.epochs))
+        rows.append((*cells, f"{shape.accuracy:.2%}"))
     return "<h2>Shapes</h2>\n" + _table(head, rows)
 
 

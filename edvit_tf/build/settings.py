@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 
 from edvit_tf.build.store import default_folder
-from edvit_tf.build.widths import DEFAULT_SHARE
+from edvit_tf.build.widths import DEFAULT_SHARE, Widths
 from edvit_tf.errors import MissingPackage, UsageError
 
 # Where a bundle is made, and by which processes, does not change it: the manifest leaves these out.
@@ -51,8 +51,9 @@ class ExportSettings:
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
         widths: `uniform`, the same in every block; `tried`, of some shapes that take as many bytes the one in
-            which a student learns most; or of each layer, chosen by importance so that a sub-model takes as
-            many `bytes` or as long (`latency`, measured on this machine) as the uniform one.
+            which a student learns most; that shape itself, as blocks, heads, channels and MLP units
+            (`2x2x24x56`); or of each layer, chosen by importance so that a sub-model takes as many `bytes` or
+            as long (`latency`, measured on this machine) as the uniform one.
         budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
             milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
@@ -158,6 +159,18 @@ class ExportSettings:
             raise UsageError("--floor is what --format auto must hold: add it, or leave --floor out")
         if self.budget is not None and self.widths not in LAYERWISE:
             raise UsageError("--budget is for widths of each layer: add --widths bytes or --widths latency")
+        if self.given_widths is not None and self.heads is not None:
+            raise UsageError(f"--widths {self.widths} says how many heads are kept: leave --heads out")
+
+    @property
+    def given_widths(self) -> Widths | None:
+        """The widths, where they are numbers."""
+        return read_widths(self.widths)
+
+    @property
+    def layerwise(self) -> str | None:
+        """The cost by which each layer's width is chosen, if they are; all others are the same in each."""
+        return self.widths if self.widths in LAYERWISE else None
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -186,7 +199,6 @@ class ExportSettings:
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "importance": IMPORTANCES,
     "start": STARTS,
-    "widths": WIDTHS,
     "augment": AUGMENTS,
     "engine": ENGINES,
 }
@@ -273,6 +285,24 @@ def read_sparsity(text: str) -> float | str:
         return float(text)
     except ValueError:
         raise UsageError(f"--sparsity is {text}: it must be from 0 to below 1, or 2:4") from None
+
+
+def read_widths(text: str) -> Widths | None:
+    """The numbers of --widths, as `str` writes them; None for a name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text in WIDTHS:
+        return None
+    numbers = [int(part) if part.isascii() and part.isdecimal() else 0 for part in text.split("x")]
+    if len(numbers) < len(("blocks", "heads", "channels", "MLP units")) or not all(numbers):
+        raise UsageError(
+            f"--widths is {text}: it must be one of {', '.join(WIDTHS)}, or blocks, heads, channels and MLP "
+            "units such as 2x2x24x56, with the channels of a stem after them"
+        )
+    blocks, heads, width, mlp_units, *stem = numbers
+    return Widths(blocks, heads, width, mlp_units, tuple(stem))
 
 
 def _option(key: str) -> str:

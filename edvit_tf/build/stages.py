@@ -49,7 +49,7 @@ class Stage:
 
     Attributes:
         name: the first part of its results' names.
-        settings: the fields of `ExportSettings` that change its result.
+        settings: the fields and properties of `ExportSettings` that change its result.
         code: our modules, or whole packages, that change its result; comments do not count.
     """
 
@@ -107,7 +107,7 @@ IMPORTANCE = Stage(
 LATENCY = Stage("latency", (), ("edvit_tf.build.latency_job", "edvit_tf.build.latency", *_CONVERSION))
 SURGERY = Stage(
     "surgery",
-    ("widths", "budget", "start", "seed"),
+    ("layerwise", "budget", "start", "seed"),
     (
         "edvit_tf.build.submodel_job",
         "edvit_tf.build.surgery",
@@ -203,8 +203,8 @@ class TeacherRecipes:
 
 
 @dataclass(frozen=True, slots=True)
-class AloneRecipes:
-    """The results on the way of one sub-model until it is rounded; None where a stage is left out.
+class SubmodelRecipes:
+    """All results on the way of a sub-model, or a student of all classes; None where a stage is left out.
 
     Attributes:
         importance: what the units are worth to its group, or to all classes where it starts from `common`.
@@ -213,6 +213,10 @@ class AloneRecipes:
         start: the weights that retraining starts from: cut from the teacher, or branched from `common`.
         retrained: on its group.
         sparse: with zeros.
+        quantised: rounded in training.
+        variants: its flatbuffers by format.
+        features: of the training pictures.
+        coral: the student that stands for it on an Edge TPU.
     """
 
     importance: Recipe
@@ -221,27 +225,20 @@ class AloneRecipes:
     start: Recipe
     retrained: Recipe
     sparse: Recipe | None
-
-    @property
-    def trained(self) -> Recipe:
-        """The last one that changes weights."""
-        return self.sparse or self.retrained
-
-
-@dataclass(frozen=True, slots=True)
-class SubmodelRecipes:
-    """All results on the way of one sub-model; None where a stage is left out."""
-
-    alone: AloneRecipes
     quantised: Recipe | None
     variants: Mapping[str, Recipe]
     features: Recipe
     coral: Recipe | None = None
 
     @property
+    def unrounded(self) -> Recipe:
+        """The last one that changes weights before they are rounded."""
+        return self.sparse or self.retrained
+
+    @property
     def trained(self) -> Recipe:
         """The last one that changes weights."""
-        return self.quantised or self.alone.trained
+        return self.quantised or self.unrounded
 
     @property
     def last(self) -> tuple[Recipe, ...]:
@@ -283,7 +280,7 @@ def of_latency(settings: ExportSettings, config: ViTConfig, widths: Widths) -> R
     )
 
 
-def of_alone(
+def of_submodel(
     settings: ExportSettings,
     taught: TeacherRecipes,
     name: str,
@@ -291,9 +288,9 @@ def of_alone(
     widths: Widths,
     rows: int | None,
     latency: Recipe | None,
-    common: AloneRecipes | None = None,
-) -> AloneRecipes:
-    """Recipes of one sub-model, or of a student of all classes, until it is rounded.
+    common: SubmodelRecipes | None = None,
+) -> SubmodelRecipes:
+    """All recipes of one sub-model, or of a student of all classes.
 
     Args:
         settings: of the export.
@@ -314,29 +311,14 @@ def of_alone(
         start = BRANCH.recipe(settings, common.retrained, group=group)
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
-    retrained = RETRAIN.recipe(
+    trained = retrained = RETRAIN.recipe(
         settings, start, data, *answers, name=name, group=group, rows=rows, **augmented
     )
-    sparse = None
+    sparse = quantised = None
     if settings.sparsity:
-        sparse = SPARSIFY.recipe(settings, retrained, data, *answers, name=name, group=group, rows=rows)
-    return AloneRecipes(
-        importance, latency, None if common is None else common.retrained, start, retrained, sparse
-    )
-
-
-def of_submodel(
-    settings: ExportSettings,
-    taught: TeacherRecipes,
-    name: str,
-    group: tuple[int, ...],
-    alone: AloneRecipes,
-    rows: int | None,
-) -> SubmodelRecipes:
-    """All recipes of one sub-model, or of the single student."""
-    data, answers = taught.data, taught.answers
-    trained = alone.trained
-    quantised = None
+        trained = sparse = SPARSIFY.recipe(
+            settings, trained, data, *answers, name=name, group=group, rows=rows
+        )
     if settings.qat_epochs:
         trained = quantised = QUANTISE.recipe(
             settings, trained, data, *answers, name=name, group=group, rows=rows
@@ -354,7 +336,18 @@ def of_submodel(
         coral = CORAL.recipe(settings, trained, features, data, *answers, name=name, group=group, rows=rows)
         variants[EDGE_TPU] = CORAL_CONVERT.recipe(settings, coral, data, name=name, group=group)
         variants = {entry: variants[entry] for entry in settings.formats}
-    return SubmodelRecipes(alone, quantised, variants, features, coral)
+    return SubmodelRecipes(
+        importance,
+        latency,
+        None if common is None else common.retrained,
+        start,
+        retrained,
+        sparse,
+        quantised,
+        variants,
+        features,
+        coral,
+    )
 
 
 def of_fusion(

@@ -18,7 +18,7 @@ from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain, with_weights
-from edvit_tf.build.settings import AUTO, LAYERWISE, ExportSettings
+from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
 from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Recipe, Result
@@ -54,7 +54,7 @@ _IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once,
 
 def retrain_submodel(job: SubmodelJob, report: Report) -> None:
     """Importance and surgery, or a branch; retraining, sparsity: what is stored is not made again."""
-    store, recipes = job.store, job.recipes.alone
+    store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     if recipes.common is None:
         report(0.0, "judging units")
@@ -126,7 +126,7 @@ def _importance_batch(teacher: Checkpoint) -> int:
 
 def _cut(job: SubmodelJob, result: Result) -> None:
     """Keep the units that are worth most, or only the sizes, and take the group's logits."""
-    scores = job.store.get(job.recipes.alone.importance)
+    scores = job.store.get(job.recipes.importance)
     teacher = read_checkpoint(job.store.get(job.taught.teacher))
     blocks = range(len(teacher.config.blocks))
     importance = Importance(
@@ -157,11 +157,11 @@ def _kept(job: SubmodelJob, settings: ExportSettings, importance: Importance, wh
     The stem's widths are uniform either way.
     """
     uniform = choose(importance, job.widths)
-    if settings.widths not in LAYERWISE:
+    if settings.layerwise is None:
         return uniform
     cost: Cost = Bytes()
-    if job.recipes.alone.latency is not None:
-        cost = Milliseconds(**job.store.get(job.recipes.alone.latency).facts["coefficients"])
+    if job.recipes.latency is not None:
+        cost = Milliseconds(**job.store.get(job.recipes.latency).facts["coefficients"])
     budget = settings.budget or total(cost, narrowed(whole, job.widths))
     return replace(
         choose_within(importance, replace(whole, stem=job.widths.stem), cost, budget), stem=uniform.stem
@@ -186,13 +186,13 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
     settings = RETRAIN.settings_of(job.settings)
     data = _group_data(job, settings, dataset)
     student, reached = retrain(
-        read_checkpoint(job.store.get(job.recipes.alone.start)),
+        read_checkpoint(job.store.get(job.recipes.start)),
         data,
         Schedule(settings.epochs, settings.batch, settings.rate),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "retrain"),
         report=report,
-        snapshots=Snapshots(job.store.unfinished(job.recipes.alone.retrained)),
+        snapshots=Snapshots(job.store.unfinished(job.recipes.retrained)),
         augment=augmentation(settings.augment),
     )
     save(result.path(MODEL), student)
@@ -201,7 +201,7 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
 
 
 def _sparsify(job: SubmodelJob, dataset: Dataset, result: Result, report: Report) -> None:
-    recipes = job.recipes.alone
+    recipes = job.recipes
     assert recipes.sparse is not None  # noqa: S101  the caller looked
     settings = SPARSIFY.settings_of(job.settings)
     sparse, _ = sparsify(
@@ -223,7 +223,7 @@ def _quantise(job: SubmodelJob, dataset: Dataset, result: Result, report: Report
 
     assert job.recipes.quantised is not None  # noqa: S101  the caller looked
     settings = QUANTISE.settings_of(job.settings)
-    before = read_checkpoint(job.store.get(job.recipes.alone.trained))
+    before = read_checkpoint(job.store.get(job.recipes.unrounded))
     data = _group_data(job, settings, dataset)
     quantised, _ = train_quantised(
         before,

@@ -33,7 +33,7 @@ def write_variant(
     result.path(FLATBUFFER).write_bytes(flatbuffer)
     save_vector(result.path(VECTOR), _vector(flatbuffer, validation, job.group))
     result.write_array("features", answers.features)
-    measured = job.store.get(job.recipes.alone.retrained).array("measured")
+    measured = job.store.get(job.recipes.retrained).array("measured")
     labels = relabel(validation.labels, job.group)[measured]
     result.write_facts(facts | {"accuracy": accuracy(answers.logits[measured], labels)})
 

@@ -23,13 +23,49 @@ DEFAULT_SHARE = 0.55
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """Sizes of a sub-model, the same in each of its blocks; `stem` has the channels of its convolutions."""
+    """Sizes of a sub-model, the same in each of its blocks; `stem` has the channels of its convolutions.
+
+    As text they stand in this order with x between: 2x2x24x56.
+    """
 
     blocks: int
     heads: int
     width: int
     mlp_units: int
     stem: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return "x".join(map(str, (self.blocks, self.heads, self.width, self.mlp_units, *self.stem)))
+
+
+def check_within(config: ViTConfig, widths: Widths) -> None:
+    """Check that a model can be cut down to these widths.
+
+    Raises:
+        ModelError: the model's blocks differ.
+        PlanError: it has less of something, or channels or MLP units are not in tiles.
+    """
+    block = _every_block(config)
+    if len(widths.stem) != len(config.stem):
+        raise PlanError(
+            f"The widths {widths} have channels for {len(widths.stem)} convolutions of a stem, and the model "
+            f"has {len(config.stem)}: name blocks, heads, channels, MLP units, then one number for each."
+        )
+    whole = Widths(len(config.blocks), block.heads, config.width, block.mlp_units, config.stem)
+    sizes = (
+        ("blocks", widths.blocks, whole.blocks),
+        ("heads", widths.heads, whole.heads),
+        ("channels", widths.width, whole.width),
+        ("MLP units", widths.mlp_units, whole.mlp_units),
+        *(("channels of the stem", *both) for both in zip(widths.stem, whole.stem, strict=True)),
+    )
+    for name, kept, most in sizes:
+        if kept > most:
+            raise PlanError(f"The widths {widths} keep {kept} {name}, and the model has {most}: keep fewer.")
+        if name not in ("blocks", "heads") and kept % TILE and kept != most:
+            raise PlanError(
+                f"The widths {widths} keep {kept} {name}: kernels work in tiles, take a multiple of {TILE}."
+            )
 
 
 def uniform(config: ViTConfig, heads: int) -> Widths:
@@ -41,9 +77,7 @@ def uniform(config: ViTConfig, heads: int) -> Widths:
         ModelError: the model's blocks differ.
         PlanError: the model has fewer heads, or none is to be kept.
     """
-    block = config.blocks[0]
-    if any(other != block for other in config.blocks):
-        raise ModelError("Uniform widths need a model whose blocks are all the same size: start from one.")
+    block = _every_block(config)
     if not 1 <= heads <= block.heads:
         raise PlanError(f"{heads} heads cannot be kept: the model has {block.heads} in a block.")
     return Widths(
@@ -53,6 +87,14 @@ def uniform(config: ViTConfig, heads: int) -> Widths:
         _share(block.mlp_units, heads, block.heads),
         tuple(_share(channels, heads, block.heads) for channels in config.stem),
     )
+
+
+def _every_block(config: ViTConfig) -> BlockConfig:
+    """What each of the model's blocks is like."""
+    block = config.blocks[0]
+    if any(other != block for other in config.blocks):
+        raise ModelError("Uniform widths need a model whose blocks are all the same size: start from one.")
+    return block
 
 
 def _share(units: int, part: int, whole: int) -> int:

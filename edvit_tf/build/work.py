@@ -198,9 +198,8 @@ def lessons(
 def read_submodel(job: SubmodelJob) -> MadeSubmodel:
     """What a sub-model's job left in the store."""
     store, recipes = job.store, job.recipes
-    alone = recipes.alone
-    stages = {"retraining": store.get(alone.retrained), "features": store.get(recipes.features)}
-    stages |= {"sparsity": store.get(alone.sparse)} if alone.sparse else {}
+    stages = {"retraining": store.get(recipes.retrained), "features": store.get(recipes.features)}
+    stages |= {"sparsity": store.get(recipes.sparse)} if recipes.sparse else {}
     stages |= {"quantisation": store.get(recipes.quantised)} if recipes.quantised else {}
     variants = {name: store.get(recipe) for name, recipe in recipes.variants.items()}
     stages |= {f"conversion to {name}": result for name, result in variants.items()}
@@ -210,7 +209,7 @@ def read_submodel(job: SubmodelJob) -> MadeSubmodel:
         config=read_trained(job).config,
         variants={name: _read_variant(result) for name, result in variants.items()},
         retrained_accuracy=stages["retraining"].facts["accuracy"],
-        sparsity=stages["sparsity"].facts["sparsity"] if alone.sparse else 0.0,
+        sparsity=stages["sparsity"].facts["sparsity"] if recipes.sparse else 0.0,
         rows=stages["retraining"].facts["rows"],
         seconds={name: result.seconds for name, result in stages.items()},
     )

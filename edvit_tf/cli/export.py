@@ -74,8 +74,8 @@ def export(
         str | None,
         typer.Option(
             "--widths",
-            help="uniform (default); tried, the shape that learns most; or of each layer for its bytes or "
-            "its latency.",
+            help="uniform (default); tried, the shape that learns most; that shape itself, such as 2x2x24x56 "
+            "(blocks, heads, channels, MLP units); or of each layer for its bytes or its latency.",
         ),
     ] = None,
     budget: Annotated[

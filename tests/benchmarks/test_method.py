@@ -15,6 +15,7 @@ from edvit_tf.build.data import Split
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import plan_export
 from edvit_tf.build.settings import ExportSettings
+from edvit_tf.build.shapes import shapes
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.runtime.ensemble import Answers
 
@@ -67,12 +68,17 @@ def test_submodels_are_as_many_times_smaller_as_the_table_says(devices: int, rat
         assert plan.config.parameters / submodel.config.parameters == pytest.approx(ratio, rel=0.03)
 
 
-@pytest.mark.parametrize("devices", [10, 5, 2])
-def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def labels(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.int64]:
+    """Of the training pictures, of which there are a thousand empty ones here."""
     labels = np.repeat(np.arange(10), 100)
     split = Split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
     monkeypatch.setattr(method, "load", lambda *_, **__: SimpleNamespace(train=split))
+    return labels
 
+
+@pytest.mark.parametrize("devices", [10, 5, 2])
+def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, labels: NDArray[np.int64]) -> None:
     def pictures(settings: ExportSettings) -> int:
         groups = [part.group for part in plan_export(settings).submodels]
         alone = sum(rows_of_epoch(labels, group, settings.others) for group in groups)
@@ -84,6 +90,25 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, monkeypatch:
     ours = pictures(of("edvit"))
     for name in ("single", "edvit_paper", "edvit_no_common", "edvit_few_others"):
         assert ours <= pictures(of(name)) < 1.15 * ours, name
+
+
+@pytest.mark.parametrize("devices", [10, 5, 2])
+@pytest.mark.usefixtures("labels")
+def test_only_the_first_seed_of_a_method_tries_shapes(devices: int) -> None:
+    def of(name: str, seed: int) -> ExportSettings:
+        return settings_of(Asked("fashion_mnist", name, devices, seed), folder=Path("x"), workers=1)
+
+    for tries in ("edvit", "single", "logit_sum", "single_cnn"):
+        assert of(tries, 1).widths == "tried"
+    for name in ("edvit", "single"):
+        tried, given = of(name, 1), of(name, 2)
+        plan = plan_export(given)
+        assert plan.widths in shapes(plan.config, plan_export(tried).widths)
+    for name in ("edvit_matched", "random_init", "edvit_kl"):
+        assert of(name, 1).widths == of("edvit", 2).widths
+    for name in ("edvit_paper", "edvit_uniform", "single_uniform"):
+        assert of(name, 1).widths == of(name, 2).widths == "uniform"
+    assert of("edvit_bytes", 1).widths == "bytes"
 
 
 def test_the_page_knows_every_method() -> None:

@@ -62,8 +62,22 @@ def test_a_shape_is_tried(teacher: Checkpoint, data_folder: Path, tmp_path: Path
         CONFIG, Widths(*(tried[0][name] for name in ("blocks", "heads", "width", "mlp_units")))
     ).with_classes(4)
     assert {made.parameters for made in open_bundle(folder).manifest.submodels} == {config.parameters}
-    assert "epochs of the trial" in (folder / "report.html").read_text()
+    assert tried[0]["widths"] in (folder / "report.html").read_text()
     again = made_with(
         teacher, data_folder, tmp_path, widths="tried", format="f32", out=str(tmp_path / "again")
     )
     assert (export(again, Silent()) / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+
+    named = made_with(
+        teacher, data_folder, tmp_path, widths=tried[0]["widths"], format="f32", out=str(tmp_path / "named")
+    )
+    before = len(list((tmp_path / "edvit-cache").iterdir()))
+    for part, same in zip(
+        open_bundle(export(named, Silent())).manifest.submodels,
+        open_bundle(folder).manifest.submodels,
+        strict=True,
+    ):
+        assert part == same
+    assert len(list((tmp_path / "edvit-cache").iterdir())) == before, (
+        "a shape that was tried is not made again"
+    )

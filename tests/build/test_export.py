@@ -214,6 +214,7 @@ REFUSALS: list[tuple[dict[str, object], type[EdvitError], str]] = [
     ({"data": "/nowhere"}, DataError, "neither a folder"),
     ({"model": "fashion-vit"}, UsageError, "was trained on other classes"),
     ({"share": 0.01}, PlanError, "allow more bytes"),
+    ({"widths": "1x2x24x9999"}, PlanError, "keep 9999 MLP units, and the model has"),
     ({"random_weights": True}, UsageError, "needs one of the presets"),
     ({"memory_mb": 0.001}, PlanError, "a device has 0.001"),
     ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' comes another number of times"),
@@ -314,6 +315,10 @@ class TestSettings:
         (name,) = change
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is"):
             combine(None, {**GIVEN, **change})
+
+    def test_widths_in_numbers_leave_nothing_to_heads(self) -> None:
+        with pytest.raises(UsageError, match="--widths 1x1x8x8 says how many heads are kept"):
+            combine(None, {**GIVEN, "widths": "1x1x8x8", "heads": 1})
 
     def test_seeds_differ_by_purpose_and_follow_the_one_seed(self) -> None:
         one, two = (combine(None, {**GIVEN, "seed": seed}) for seed in (1, 2))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from edvit_tf.build.settings import ExportSettings
-from edvit_tf.build.stages import TeacherRecipes, of_alone
+from edvit_tf.build.stages import TeacherRecipes, of_submodel
 from edvit_tf.build.store import Recipe
 from edvit_tf.build.widths import Widths
 
@@ -14,7 +14,7 @@ WIDTHS = Widths(4, 1, 8, 8)
 
 
 def test_a_submodel_is_cut_from_the_teacher_for_its_group() -> None:
-    one, other = (of_alone(SETTINGS, TAUGHT, f"s{i}", (i,), WIDTHS, None, None) for i in range(2))
+    one, other = (of_submodel(SETTINGS, TAUGHT, f"s{i}", (i,), WIDTHS, None, None) for i in range(2))
     assert one.common is None
     assert (one.importance.stage, one.start.stage) == ("importance", "surgery")
     assert one.importance != other.importance
@@ -22,12 +22,12 @@ def test_a_submodel_is_cut_from_the_teacher_for_its_group() -> None:
 
 
 def test_or_it_branches_from_the_student_of_all_classes() -> None:
-    common = of_alone(replace(SETTINGS, epochs=3), TAUGHT, "single", (0, 1), WIDTHS, None, None)
-    one, other = (of_alone(SETTINGS, TAUGHT, f"s{i}", (i,), WIDTHS, None, None, common) for i in range(2))
+    common = of_submodel(replace(SETTINGS, epochs=3), TAUGHT, "single", (0, 1), WIDTHS, None, None)
+    one, other = (of_submodel(SETTINGS, TAUGHT, f"s{i}", (i,), WIDTHS, None, None, common) for i in range(2))
     assert one.common == common.retrained
     assert one.importance == other.importance == common.importance
     assert (one.start.stage, other.start.stage) == ("branch", "branch")
     assert one.start != other.start
-    longer = of_alone(replace(SETTINGS, epochs=4), TAUGHT, "single", (0, 1), WIDTHS, None, None)
-    again = of_alone(SETTINGS, TAUGHT, "s0", (0,), WIDTHS, None, None, longer)
+    longer = of_submodel(replace(SETTINGS, epochs=4), TAUGHT, "single", (0, 1), WIDTHS, None, None)
+    again = of_submodel(SETTINGS, TAUGHT, "s0", (0,), WIDTHS, None, None, longer)
     assert again.retrained != one.retrained

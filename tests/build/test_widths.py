@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from edvit_tf.build.importance import Importance
+from edvit_tf.build.settings import read_widths
 from edvit_tf.build.widths import (
     DEFAULT_SHARE,
     Widths,
+    check_within,
     choose,
     largest_within,
     most_logits,
     narrowed,
     uniform,
 )
-from edvit_tf.errors import ModelError, PlanError
+from edvit_tf.errors import ModelError, PlanError, UsageError
 from edvit_tf.vit.config import PRESETS, BlockConfig
 
 MEBIBYTE = 2**20
@@ -49,6 +51,44 @@ def test_the_papers_cost_ratio() -> None:
 def test_keeping_all_heads_keeps_the_model() -> None:
     for config in PRESETS.values():
         assert narrowed(config, uniform(config, config.blocks[0].heads)) == config
+
+
+def test_widths_as_text_are_read_again() -> None:
+    for widths in (Widths(2, 1, 24, 56), Widths(12, 3, 192, 768, (16, 24))):
+        assert read_widths(str(widths)) == widths
+    assert read_widths("uniform") is None
+
+
+@pytest.mark.parametrize("text", ["2x2x24", "2x2x24x", "2x0x24x56", "2x2x24x-8", "2X2X24X56", "unifrom", ""])
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="or blocks, heads, channels and MLP units such as 2x2x24x56"):
+        read_widths(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5x1x8x8", "keep 5 blocks, and the model has 4"),
+        ("4x9x8x8", "keep 9 heads, and the model has 8"),
+        ("4x8x104x8", "keep 104 channels, and the model has 100"),
+        ("4x8x12x8", "keep 12 channels: .* a multiple of 8"),
+        ("4x8x8x8x16", "for 1 convolutions of a stem, and the model has 0"),
+    ],
+)
+def test_widths_that_a_model_cannot_be_cut_to_are_refused(text: str, said: str) -> None:
+    config = replace(PRESETS["fashion-vit"], width=100, blocks=(BlockConfig(8, 300),) * 4)
+    widths = read_widths(text)
+    assert widths is not None
+    with pytest.raises(PlanError, match=said):
+        check_within(config, widths)
+
+
+def test_all_that_a_model_has_can_be_kept() -> None:
+    for config in (replace(PRESETS["fashion-vit"], width=100), *PRESETS.values()):
+        block = config.blocks[0]
+        check_within(
+            config, Widths(len(config.blocks), block.heads, config.width, block.mlp_units, config.stem)
+        )
 
 
 def test_widths_are_multiples_of_eight() -> None:
