@@ -233,7 +233,7 @@ class _Work:
         }
         return CnnJob(
             name,
-            SubmodelRecipes(trained, None, None, trained, trained, None, None, variants, trained),
+            SubmodelRecipes(None, None, trained, trained, None, None, variants, trained),
             group,
             epochs,
             most_bytes,

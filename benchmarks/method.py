@@ -189,7 +189,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         seed=asked.seed,
         workers=workers,
     )
-    common, alone = EPOCHS[asked.data].get(asked.devices, (base.common_epochs, base.epochs))
+    common, alone = EPOCHS.get(asked.data, {}).get(asked.devices, (base.common_epochs, base.epochs))
     base = replace(
         base,
         common_epochs=common,

@@ -1,6 +1,6 @@
 """The way from a teacher to a bundle, as the paper's figure shows it (ED-ViT, arXiv 2410.11650).
 
-    split the classes → shape → importance → surgery → common student → retrain → sparsify → convert → fuse
+    split the classes → importance → shape → surgery → common student → retrain → sparsify → convert → fuse
     → bundle
 
 From retraining to fusion everything happens once for each group, side by side, in `submodel_job.py`; the
@@ -56,6 +56,7 @@ from edvit_tf.build.work import (
     MODEL,
     FusedJob,
     FusionJob,
+    ImportanceJob,
     LatencyJob,
     MadeFusion,
     MadeSubmodel,
@@ -90,12 +91,13 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
+IMPORTANCE_JOB = "edvit_tf.build.importance_job:judge"
 TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
     f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "fusion_job")
 )
 STAGES = {
-    "data": 0.01, "teacher": 0.09, "shapes": 0.05, "best shapes": 0.05, "common student": 0.25,
-    "sub-models": 0.35, "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
+    "data": 0.01, "teacher": 0.06, "importance": 0.03, "shapes": 0.05, "best shapes": 0.05,
+    "common student": 0.25, "sub-models": 0.35, "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
 }  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
@@ -160,6 +162,9 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
             _check_teacher(settings.model, flatbuffer.facts["accuracy"], counts)
         plan = plan.with_groups(_groups(work, plan))
         seconds.lap("teacher")
+
+        _judge(work)
+        seconds.lap("importance")
 
         latency = _measure_latency(work, plan)
         tried_shapes = _try_shapes(work, plan)
@@ -293,6 +298,22 @@ def _groups(work: _Export, plan: ExportPlan) -> Groups:
         together=settings.groups == "alike",
         seed=settings.seed_for("split"),
     )
+
+
+def _judge(work: _Export) -> None:
+    """Judge the teacher's units by the pictures of each class, once for all groups."""
+    settings, store, recipes = work.settings, work.store, work.recipes
+    missing = tuple(label for label, recipe in enumerate(recipes.importances) if recipe not in store)
+    shares = [missing[worker :: settings.workers] for worker in range(settings.workers)]
+    work.run(
+        [
+            Job("units", IMPORTANCE_JOB, ImportanceJob(share, recipes, store, work.workspace, settings))
+            for share in shares
+            if share
+        ],
+        "importance",
+    )
+    work.progress.update("importance", 1.0, "done")
 
 
 def _measure_latency(work: _Export, plan: ExportPlan) -> Recipe | None:

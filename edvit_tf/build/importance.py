@@ -11,9 +11,11 @@ F = B·Bᵀ with B = (I - p·1ᵀ)·diag(√p), so for a vector ε of independen
 ∂(logitsᵀ·B·ε)/∂g has the right mean. One backward pass gives it for every gate of every image: activation
 times gradient, summed over the tokens, then squared. `divergence` is the exact score that `fisher` stands
 for, one unit removed at a time: for a ViT-B, 38,000 passes over the proxy images for each group against one.
+
+Scores are means over images, so each class is judged once, and a group has the means of its classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ from edvit_tf.vit.keras import keras, tf
 from edvit_tf.vit.model import build, named_variables, write_weights
 
 Scores = NDArray[np.float64]
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +50,26 @@ class Importance:
     stem: tuple[Scores, ...] = ()
 
 
+def mean_importance(of_classes: Sequence[Importance]) -> Importance:
+    """What units are worth to some classes together, each counting the same."""
+
+    def mean(scores: Sequence[Scores]) -> Scores:
+        return np.asarray(np.mean(scores, axis=0))
+
+    def by_layer(layers: Sequence[tuple[Scores, ...]]) -> tuple[Scores, ...]:
+        return tuple(mean(layer) for layer in zip(*layers, strict=True))
+
+    return Importance(
+        mean([one.residual for one in of_classes]),
+        by_layer([one.heads for one in of_classes]),
+        by_layer([one.mlp for one in of_classes]),
+        by_layer([one.stem for one in of_classes]),
+    )
+
+
 def proxy_images(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], group: Sequence[int], *, per_class: int, seed: int
-) -> NDArray[np.uint8]:
+    images: Images, labels: NDArray[np.int64], group: Sequence[int], *, per_class: int, seed: int
+) -> Images:
     """The group's own images to judge units by: as many of each class, drawn without replacement.
 
     A class with fewer than `per_class` images sets the number for all, so that none outweighs another.
@@ -64,50 +84,52 @@ def proxy_images(
     count = min(per_class, *(len(found) for found in members))
     random = np.random.default_rng(seed)
     chosen = np.concatenate([random.choice(found, count, replace=False) for found in members])
-    proxy: NDArray[np.uint8] = images[np.sort(chosen)]
+    proxy: Images = images[np.sort(chosen)]
     return proxy
 
 
 def fisher(
-    config: ViTConfig,
-    weights: Weights,
-    images: NDArray[np.uint8],
-    *,
-    seed: int,
-    batch_size: int = 16,
-) -> Importance:
-    """All scores from one forward and one backward pass over the images.
+    config: ViTConfig, weights: Weights, *, batch_size: int = 16
+) -> Callable[[Images, int], Importance]:
+    """What scores all units by one forward and one backward pass over some images.
 
     Args:
         config: the whole model.
         weights: of the whole model.
-        images: uint8 [n, height, width, channels], see `proxy_images`.
-        seed: of the random signs.
         batch_size: images at once; memory grows with it, the scores stay.
 
-    Raises:
-        DataError: there are no images.
+    Returns:
+        A function of images, uint8 [n, height, width, channels] (see `proxy_images`), and of a seed for the
+        random signs. It raises DataError where there are no images.
     """
-    if not len(images):
-        raise DataError("There are no images to judge units by.")
     model = build(config)
     write_weights(model, weights)
     tapped = _tapped(model, config)
     squares = tf.function(_squared_gate_gradients, reduce_retracing=True)
-    signs = np.random.default_rng(seed).choice(np.asarray([-1, 1], np.float32), (len(images), config.classes))
-    totals: list[Scores] = []
-    for start in range(0, len(images), batch_size):
-        batch = slice(start, start + batch_size)
-        found = [
-            total.numpy().astype(np.float64) for total in squares(tapped, config, images[batch], signs[batch])
-        ]
-        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-    residual, *rest = [total / (2 * len(images)) for total in totals]
-    depth = len(config.blocks)
-    return Importance(residual, tuple(rest[:depth]), tuple(rest[depth : 2 * depth]), tuple(rest[2 * depth :]))
+
+    def score(images: Images, seed: int) -> Importance:
+        _check_some(images)
+        signs = np.random.default_rng(seed).choice(
+            np.asarray([-1, 1], np.float32), (len(images), config.classes)
+        )
+        totals: list[Scores] = []
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            found = [
+                total.numpy().astype(np.float64)
+                for total in squares(tapped, config, images[batch], signs[batch])
+            ]
+            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+        residual, *rest = [total / (2 * len(images)) for total in totals]
+        depth = len(config.blocks)
+        return Importance(
+            residual, tuple(rest[:depth]), tuple(rest[depth : 2 * depth]), tuple(rest[2 * depth :])
+        )
+
+    return score
 
 
-def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -> Importance:
+def divergence(config: ViTConfig, weights: Weights, images: Images) -> Importance:
     """All scores exactly (UP-ViTs): the mean over the images of KL(p(1) ‖ p(0)), one unit removed at a time.
 
     The reference that `fisher` is held against, in `reference_passes(config)` passes. A channel that is
@@ -121,8 +143,7 @@ def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -
     Raises:
         DataError: there are no images.
     """
-    if not len(images):
-        raise DataError("There are no images to judge units by.")
+    _check_some(images)
     model = build(config)
     write_weights(model, weights)
     variables = named_variables(model)
@@ -150,6 +171,11 @@ def divergence(config: ViTConfig, weights: Weights, images: NDArray[np.uint8]) -
             for i, channels in enumerate(config.stem)
         ),
     )
+
+
+def _check_some(images: Images) -> None:
+    if not len(images):
+        raise DataError("There are no images to judge units by.")
 
 
 def reference_passes(config: ViTConfig) -> int:

@@ -102,7 +102,7 @@ ANSWERS = Stage("answers", (), ("edvit_tf.build.teacher_jobs", "edvit_tf.build.t
 IMPORTANCE = Stage(
     "importance",
     ("importance", "proxy_images", "seed"),
-    ("edvit_tf.build.submodel_job", "edvit_tf.build.importance", *_MODEL),
+    ("edvit_tf.build.importance_job", "edvit_tf.build.importance", *_MODEL),
 )
 LATENCY = Stage("latency", (), ("edvit_tf.build.latency_job", "edvit_tf.build.latency", *_CONVERSION))
 SURGERY = Stage(
@@ -193,6 +193,7 @@ class TeacherRecipes:
         flatbuffer: in f32, with its accuracy.
         rows: the first row of each share of the training pictures, and the one after its last.
         answers: the logits for each share.
+        importances: of each class, what the teacher's units are worth to it.
     """
 
     data: Recipe
@@ -200,6 +201,7 @@ class TeacherRecipes:
     flatbuffer: Recipe
     rows: tuple[tuple[int, int], ...]
     answers: tuple[Recipe, ...]
+    importances: tuple[Recipe, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,6 @@ class SubmodelRecipes:
     """All results on the way of a sub-model, or a student of all classes; None where a stage is left out.
 
     Attributes:
-        importance: what the units are worth to its group, or to all classes where it starts from `common`.
         latency: what widths are chosen by, if by latency.
         common: the student of all classes that it starts from.
         start: the weights that retraining starts from: cut from the teacher, or branched from `common`.
@@ -219,7 +220,6 @@ class SubmodelRecipes:
         coral: the student that stands for it on an Edge TPU.
     """
 
-    importance: Recipe
     latency: Recipe | None
     common: Recipe | None
     start: Recipe
@@ -270,6 +270,7 @@ def of_teacher(settings: ExportSettings, dataset: Dataset, teacher: Checkpoint) 
         TEACHER_FLATBUFFER.recipe(settings, data, model),
         shares,
         tuple(ANSWERS.recipe(settings, data, model, rows=rows) for rows in shares),
+        tuple(IMPORTANCE.recipe(settings, data, model, label=label) for label in range(len(teacher.labels))),
     )
 
 
@@ -304,10 +305,9 @@ def of_submodel(
     """
     data, answers = taught.data, taught.answers
     if common is None:
-        importance = IMPORTANCE.recipe(settings, data, taught.teacher, name=name, group=group)
-        start = SURGERY.recipe(settings, importance, *([latency] if latency else []), widths=asdict(widths))
+        scores = [taught.importances[label] for label in group]
+        start = SURGERY.recipe(settings, *scores, *([latency] if latency else []), widths=asdict(widths))
     else:
-        importance = common.importance
         start = BRANCH.recipe(settings, common.retrained, group=group)
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
@@ -337,7 +337,6 @@ def of_submodel(
         variants[EDGE_TPU] = CORAL_CONVERT.recipe(settings, coral, data, name=name, group=group)
         variants = {entry: variants[entry] for entry in settings.formats}
     return SubmodelRecipes(
-        importance,
         latency,
         None if common is None else common.retrained,
         start,

@@ -13,14 +13,15 @@ from edvit_tf.build.coral_job import make_student
 from edvit_tf.build.data import Dataset
 from edvit_tf.build.engine import Report
 from edvit_tf.build.grouping import logits_of_group
-from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images
+from edvit_tf.build.importance import Importance
+from edvit_tf.build.importance_job import read_importance
 from edvit_tf.build.latency import Milliseconds
 from edvit_tf.build.layerwise import Bytes, Cost, choose_within, total
 from edvit_tf.build.resume import Snapshots
 from edvit_tf.build.retrain import GroupData, group_data, retrain, with_weights
 from edvit_tf.build.settings import AUTO, ExportSettings
 from edvit_tf.build.sparsity import sparsify, sparsity_of
-from edvit_tf.build.stages import CONVERT, EDGE_TPU, IMPORTANCE, QUANTISE, RETRAIN, SPARSIFY, SURGERY
+from edvit_tf.build.stages import CONVERT, EDGE_TPU, QUANTISE, RETRAIN, SPARSIFY, SURGERY
 from edvit_tf.build.store import Recipe, Result
 from edvit_tf.build.surgery import Kept, cut, of_group
 from edvit_tf.build.training import Schedule
@@ -48,17 +49,13 @@ _RANGED_IMAGES = 128  # of them, that the ranges of quantisation-aware training 
 _DENSE = 0.75  # share of the time to retrain a sub-model that is over when zeros begin
 _ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
 _SPARSITY_RATE, _QUANTISED_RATE = 0.5, 0.25  # of the rate of retraining: they start from a trained model
-_IMPORTANCE_BATCH = 16
-_IMPORTANCE_NUMBERS = 60_000_000  # activations that its gradient keeps at once, about four bytes each
 
 
 def retrain_submodel(job: SubmodelJob, report: Report) -> None:
-    """Importance and surgery, or a branch; retraining, sparsity: what is stored is not made again."""
+    """Surgery or a branch, retraining, sparsity: what is stored is not made again."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     if recipes.common is None:
-        report(0.0, "judging units")
-        store.make(recipes.importance, lambda result: _judge(job, dataset, result))
         store.make(recipes.start, lambda result: _cut(job, result))
     else:
         common = recipes.common
@@ -87,54 +84,10 @@ def finish_submodel(job: SubmodelJob, report: Report) -> None:
     make_student(job, dataset, report)
 
 
-def _judge(job: SubmodelJob, dataset: Dataset, result: Result) -> None:
-    """Judge the teacher's units by the group's own pictures."""
-    settings = IMPORTANCE.settings_of(job.settings)
-    teacher = read_checkpoint(job.store.get(job.taught.teacher))
-    proxies = proxy_images(
-        dataset.train.images,
-        dataset.train.labels,
-        job.group,
-        per_class=settings.proxy_images,
-        seed=settings.seed_for(job.name, "proxies"),
-    )
-    if settings.importance == "kl":
-        found = divergence(teacher.config, teacher.weights, proxies)
-    else:
-        seed = settings.seed_for(job.name, "importance")
-        batch = _importance_batch(teacher)
-        found = fisher(teacher.config, teacher.weights, proxies, seed=seed, batch_size=batch)
-    result.write_array("residual", found.residual)
-    for index, (heads, mlp) in enumerate(zip(found.heads, found.mlp, strict=True)):
-        result.write_array(f"heads-{index}", heads)
-        result.write_array(f"mlp-{index}", mlp)
-    for index, stem in enumerate(found.stem):
-        result.write_array(f"stem-{index}", stem)
-
-
-def _importance_batch(teacher: Checkpoint) -> int:
-    """As many pictures at once as their activations leave memory for: the scores stay the same."""
-    config = teacher.config
-    a_block = max(
-        config.tokens * (8 * config.width + 4 * block.heads * config.head_size + 3 * block.mlp_units)
-        + 3 * block.heads * config.tokens**2
-        for block in config.blocks
-    )
-    stem = 4 * config.image.height * config.image.width * sum(config.stem)
-    return max(1, min(_IMPORTANCE_BATCH, _IMPORTANCE_NUMBERS // (a_block * len(config.blocks) + stem)))
-
-
 def _cut(job: SubmodelJob, result: Result) -> None:
     """Keep the units that are worth most, or only the sizes, and take the group's logits."""
-    scores = job.store.get(job.recipes.importance)
     teacher = read_checkpoint(job.store.get(job.taught.teacher))
-    blocks = range(len(teacher.config.blocks))
-    importance = Importance(
-        scores.array("residual"),
-        tuple(scores.array(f"heads-{index}") for index in blocks),
-        tuple(scores.array(f"mlp-{index}") for index in blocks),
-        tuple(scores.array(f"stem-{index}") for index in range(len(teacher.config.stem))),
-    )
+    importance = read_importance(job.store, job.taught, job.group, teacher.config)
     settings = SURGERY.settings_of(job.settings)
     whole = teacher.config.with_classes(logits_of_group(len(teacher.labels), job.group))
     config, weights = cut(teacher.config, teacher.weights, _kept(job, settings, importance, whole))

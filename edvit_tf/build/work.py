@@ -39,6 +39,17 @@ class TeacherJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportanceJob:
+    """Judge the teacher's units by the pictures of each of these classes."""
+
+    classes: tuple[int, ...]
+    taught: TeacherRecipes
+    store: Store
+    workspace: Workspace
+    settings: ExportSettings
+
+
+@dataclass(frozen=True, slots=True)
 class LatencyJob:
     """Measure flatbuffers around the uniform sub-model of these widths, and fit a model of latency."""
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edvit_tf.build.importance import Importance, divergence, fisher, proxy_images, reference_passes
+from edvit_tf.build.importance import (
+    Importance,
+    divergence,
+    fisher,
+    mean_importance,
+    proxy_images,
+    reference_passes,
+)
 from edvit_tf.errors import DataError
 from edvit_tf.vit.checkpoint import Weights
 from edvit_tf.vit.config import PRESETS, BlockConfig, ImageSize, ViTConfig
@@ -100,7 +107,7 @@ def test_scores_are_the_second_order_of_the_divergence() -> None:
     images = random_images(STEM, 6, 0)
     change = 1e-3
     expected = every_kind(measured(STEM, weights, images, change))
-    found = every_kind(fisher(STEM, weights, np.tile(images, (400, 1, 1, 1)), seed=0, batch_size=600))
+    found = every_kind(fisher(STEM, weights, batch_size=600)(np.tile(images, (400, 1, 1, 1)), 0))
     for kind, scores in found.items():
         np.testing.assert_allclose(scores * change**2, expected[kind], rtol=0.35, err_msg=kind)
         assert np.median(scores * change**2 / expected[kind]) == pytest.approx(1, abs=0.05)
@@ -125,7 +132,7 @@ def test_scores_rank_units_as_removing_them_does(trained: Weights) -> None:
     images, labels = quadrants(512, 1)
     proxy = proxy_images(images, labels, (0, 2), per_class=64, seed=0)
     expected = every_kind(measured(CONFIG, trained, proxy, 1.0))
-    found = every_kind(fisher(CONFIG, trained, proxy, seed=0))
+    found = every_kind(fisher(CONFIG, trained)(proxy, 0))
     correlation = {kind: rank_correlation(scores, expected[kind]) for kind, scores in found.items()}
     assert correlation["heads"] > 0.7, correlation
     assert correlation["mlp"] > 0.7, correlation
@@ -135,15 +142,24 @@ def test_scores_rank_units_as_removing_them_does(trained: Weights) -> None:
 def test_scores_depend_on_the_group(trained: Weights) -> None:
     images, labels = quadrants(512, 1)
     groups = [proxy_images(images, labels, group, per_class=64, seed=0) for group in ((0, 1), (2, 3))]
-    first, second = (fisher(CONFIG, trained, group, seed=0) for group in groups)
+    first, second = (fisher(CONFIG, trained)(group, 0) for group in groups)
     assert rank_correlation(np.concatenate(first.mlp), np.concatenate(second.mlp)) < 0.95
+
+
+def test_a_group_has_the_means_of_its_classes(trained: Weights) -> None:
+    images, labels = quadrants(512, 1)
+    of_classes = [proxy_images(images, labels, (label,), per_class=16, seed=0) for label in (0, 2)]
+    expected = every_kind(divergence(CONFIG, trained, np.concatenate(of_classes)))
+    found = mean_importance([divergence(CONFIG, trained, proxies) for proxies in of_classes])
+    for kind, scores in every_kind(found).items():
+        np.testing.assert_allclose(scores, expected[kind], rtol=1e-4, atol=1e-9, err_msg=kind)
 
 
 def test_a_unit_that_writes_nothing_is_worth_nothing() -> None:
     weights = random_weights(CONFIG, 3)
     weights["block_0_projection/kernel"][4:8] = 0
     weights["block_1_mlp_down/kernel"][5] = 0
-    scores = fisher(CONFIG, weights, random_images(CONFIG, 4, 0), seed=0)
+    scores = fisher(CONFIG, weights)(random_images(CONFIG, 4, 0), 0)
     assert scores.heads[0][1] == scores.mlp[1][5] == 0
     assert (np.delete(scores.heads[0], 1) > 0).all()
     assert (np.delete(scores.mlp[1], 5) > 0).all()
@@ -152,14 +168,15 @@ def test_a_unit_that_writes_nothing_is_worth_nothing() -> None:
 
 def test_batches_change_nothing() -> None:
     weights, images = random_weights(CONFIG, 3), random_images(CONFIG, 5, 0)
-    once, in_parts = (every_kind(fisher(CONFIG, weights, images, seed=0, batch_size=size)) for size in (5, 2))
+    once, in_parts = (every_kind(fisher(CONFIG, weights, batch_size=size)(images, 0)) for size in (5, 2))
     for kind, scores in once.items():
         np.testing.assert_allclose(in_parts[kind], scores, rtol=1e-3, err_msg=kind)
 
 
 def test_the_seed_decides() -> None:
     weights, images = random_weights(CONFIG, 3), random_images(CONFIG, 5, 0)
-    first, again, other = (fisher(CONFIG, weights, images, seed=seed).residual for seed in (0, 0, 1))
+    score = fisher(CONFIG, weights)
+    first, again, other = (score(images, seed).residual for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -179,4 +196,4 @@ def test_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="no image of class 7"):
         proxy_images(images, labels, (0, 7), per_class=2, seed=0)
     with pytest.raises(DataError, match="no images"):
-        fisher(CONFIG, random_weights(CONFIG, 0), images[:0], seed=0)
+        fisher(CONFIG, random_weights(CONFIG, 0))(images[:0], 0)
