@@ -64,7 +64,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.page import RESULTS, pack, rows_file
+from benchmarks.page import RESULTS, pack, rows_file, slug
 from benchmarks.page import write as write_page
 from edvit_tf.build.data import Split, load, load_test
 from edvit_tf.build.export import STAGES, export
@@ -177,14 +177,15 @@ class Asked:
 
 
 def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
-    """The export behind a row."""
+    """The export behind a row; every data set has a folder of its own, with its cache."""
+    name = SAME_EXPORT.get(asked.method, asked.method)
     base = ExportSettings(
         model=TEACHERS[asked.data],
         data=asked.data,
         devices=asked.devices,
         heads=HEADS[asked.devices],
         widths="tried",
-        out=str(folder / f"{SAME_EXPORT.get(asked.method, asked.method)}-{asked.devices}-{asked.seed}"),
+        out=str(folder / slug(asked.data) / f"{name}-{asked.devices}-{asked.seed}"),
         format=FORMATS,
         seed=asked.seed,
         workers=workers,

@@ -328,9 +328,14 @@ def figure(data: str, results: Results, path: Path) -> None:
         plt.close(drawing)
 
 
+def slug(data: str) -> str:
+    """The name of a data set as a part of a file's."""
+    return re.sub("[^a-z0-9_]+", "-", data)
+
+
 def rows_file(data: str) -> Path:
     """Where the rows of a data set lie; page and figure stand beside it."""
-    return RESULTS / f"method-{re.sub('[^a-z0-9_]+', '-', data)}.json"
+    return RESULTS / f"method-{slug(data)}.json"
 
 
 def write(data: str) -> None:

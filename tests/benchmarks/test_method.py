@@ -111,6 +111,12 @@ def test_only_the_first_seed_of_a_method_tries_shapes(devices: int) -> None:
     assert of("edvit_bytes", 1).widths == "bytes"
 
 
+def test_no_row_is_measured_on_the_bundle_of_other_data() -> None:
+    asked = [Asked(data, "edvit", 10, 1) for data in method.TEACHERS]
+    folders = {Path(settings_of(row, folder=Path("x"), workers=1).out).parent for row in asked}
+    assert len(folders) == len(method.TEACHERS)
+
+
 def test_the_page_knows_every_method() -> None:
     described = set(re.findall(r"^    ([a-z_0-9]+)(?:,|  |$)", str(method.__doc__), re.MULTILINE))
     left = {"edvit_refined", "edvit_refined_uniform"}
