@@ -1,7 +1,6 @@
 """TF-MOT magnitude pruning of what surgery left: zeros inside the Dense kernels, growing while it trains."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from edvit_tf.build.retrain import GroupData, with_weights
 from edvit_tf.build.training import Forward, Schedule, fit, steps_of
 from edvit_tf.errors import EdvitError
 from edvit_tf.vit.checkpoint import Checkpoint, Weights
-from edvit_tf.vit.keras import keras
+from edvit_tf.vit.keras import keras, tf
 from edvit_tf.vit.model import from_checkpoint, read_weights
 
 TWO_OF_FOUR = "2:4"
@@ -32,6 +31,8 @@ def sparsify(
 ) -> tuple[Checkpoint, float]:
     """Train on while `PolynomialDecay` sets the smallest weights of every Dense kernel to zero.
 
+    TF-MOT's wrappers stand beside the model and not in it: its step stays the one that retraining compiled.
+
     Args:
         student: a retrained sub-model.
         data: of its group.
@@ -42,7 +43,7 @@ def sparsify(
         snapshots: where an interrupted training is taken up again.
 
     Returns:
-        The model with its zeros, TF-MOT's wrappers taken off again, and its validation accuracy.
+        The model with its zeros, and its validation accuracy.
     """
     import tensorflow_model_optimization as tfmot
 
@@ -61,23 +62,37 @@ def sparsify(
     )
     pattern = {"sparsity_m_by_n": (2, 4)} if isinstance(sparsity, str) else {}
 
-    def wrap(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.Dense):
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=decay, **pattern)
-        return layer.__class__.from_config(layer.get_config())
+    model = from_checkpoint(student)
+    pruned = [
+        tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=decay, **pattern)
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dense)
+    ]
+    for wrapper in pruned:
+        wrapper.build(wrapper.layer.input_shape)
+        wrapper.pruning_step.assign(0)
 
-    plain = from_checkpoint(student)
-    model = keras.models.clone_model(plain, clone_function=wrap)
-    _copy_weights(plain, model)
-    pruning = tfmot.sparsity.keras.UpdatePruningStep()
-    pruning.set_model(model)
-    pruning.on_train_begin()
+    @tf.function  # type: ignore[untyped-decorator]
+    def update_masks() -> None:
+        for wrapper in pruned:
+            wrapper.pruning_step.assign_add(1)
+            wrapper.pruning_obj.conditional_mask_update()
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def set_zeros() -> None:
+        for wrapper in pruned:
+            wrapper.pruning_obj.weight_mask_op()
+
+    def before_step() -> None:
+        update_masks()
+        set_zeros()
+
     forward = Forward(model)
     reached = -1.0
 
     def after_epoch(epoch: int) -> None:
         nonlocal reached
-        pruning.on_epoch_end(epoch)  # puts the zeros back that the last step's update filled
+        set_zeros()  # that the last step's update filled
         reached = data.judge(forward(data.images)["logits"], data.labels)
         report(epoch / epochs, f"epoch {epoch} of {epochs}, validation {reached:.2%}")
 
@@ -87,11 +102,12 @@ def sparsify(
         steps,
         schedule,
         seed=seed,
-        before_step=lambda: pruning.on_train_batch_begin(0),
+        before_step=before_step,
         after_epoch=after_epoch,
+        beside=[variable for wrapper in pruned for variable in wrapper.non_trainable_variables],
         snapshots=snapshots,
     )
-    weights = read_weights(tfmot.sparsity.keras.strip_pruning(model))
+    weights = read_weights(model)
     check_sparsity(weights, share)
     if isinstance(sparsity, str):
         check_two_of_four(weights)
@@ -128,9 +144,3 @@ def check_two_of_four(weights: Weights) -> None:
         fours = kernel[: len(kernel) // 4 * 4].T.reshape(-1, 4)
         if ((fours == 0).sum(axis=1) < 2).any():
             raise EdvitError(f"{name} has fours with fewer than two zeros: train it for more steps")
-
-
-def _copy_weights(plain: Any, wrapped: Any) -> None:
-    for source, target in zip(plain.layers, wrapped.layers, strict=True):
-        inner = getattr(target, "layer", target)  # TF-MOT's wrapper keeps the layer it wraps as `layer`
-        inner.set_weights(source.get_weights())

@@ -4,7 +4,7 @@ Both are compiled by XLA for one batch size. All randomness comes from seeds tha
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,7 @@ def fit(
     before_step: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     best: Best | None = None,
+    beside: Sequence[Any] = (),
     snapshots: Snapshots | None = None,
     jit_compile: bool = True,
 ) -> None:
@@ -148,6 +149,7 @@ def fit(
         before_step: called before every step.
         after_epoch: called with the number of epochs done, after each.
         best: what `after_epoch` keeps of the training, so that it is in the snapshots.
+        beside: variables that belong to the state of this training and not to the model.
         snapshots: where the state is kept from time to time, and taken up again.
         jit_compile: whether XLA compiles the step.
 
@@ -169,7 +171,7 @@ def fit(
     step = _step(gradients, apply, variables, examples_at_once(model, schedule.batch), jit_compile)
 
     generator = np.random.default_rng(seed)
-    state = [*model.variables, *optimizer.variables]
+    state = [*model.variables, *optimizer.variables, *beside]
     first = snapshots.restore(state, generator, best) if snapshots is not None else 0
     for epoch in range(first + 1, schedule.epochs + 1):
         value = np.float32(0)
