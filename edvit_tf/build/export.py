@@ -97,7 +97,7 @@ TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
 )
 STAGES = {
     "data": 0.01, "teacher": 0.06, "importance": 0.03, "shapes": 0.05, "best shapes": 0.05,
-    "common student": 0.25, "sub-models": 0.35, "flatbuffers": 0.10, "fusion": 0.08, "bundle": 0.02,
+    "common student": 0.25, "sub-models": 0.45, "fusion": 0.08, "bundle": 0.02,
 }  # fmt: skip
 """The stages of an export in their order, and about what share of its time each takes."""
 
@@ -182,14 +182,11 @@ def export(settings: ExportSettings, progress: Progress, measurers: Measurers | 
         seconds.lap("common student")
 
         submodels = _plan_submodels(work, plan, latency, common)
-        _retrain(work, submodels)
-        seconds.lap("sub-models")
-
-        _finish(work, submodels)
+        _make_submodels(work, submodels)
         refused = refused_formats(submodels)
         submodels = [without_formats(job, refused) for job in submodels]
         recipes = {job.name: job.recipes for job in submodels if job.name != SINGLE}
-        seconds.lap("flatbuffers")
+        seconds.lap("sub-models")
 
         fusion = _fuse(work, recipes)
         seconds.lap("fusion")
@@ -432,32 +429,18 @@ def _submodel(
     return SubmodelJob(name, group, widths, recipes, taught, work.store, work.workspace, settings, rows)
 
 
-def _retrain(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
-    """Retrain each sub-model on its own, zeros and all."""
+def _make_submodels(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
+    """Retrain each sub-model on its own, and convert it."""
     work.run(
         [
-            Job(job.name, f"{SUBMODEL_JOB}:retrain_submodel", job)
+            Job(job.name, f"{SUBMODEL_JOB}:make_submodel", job)
             for job in submodels
-            if job.recipes.unrounded not in work.store
+            if any(recipe not in work.store for recipe in job.recipes.last)
         ],
         "sub-models",
         alike=True,
     )
     work.progress.update("sub-models", 1.0, "done")
-
-
-def _finish(work: _Export, submodels: Sequence[SubmodelJob]) -> None:
-    """Rounding, flatbuffers and features of each sub-model."""
-    work.run(
-        [
-            Job(job.name, f"{SUBMODEL_JOB}:finish_submodel", job)
-            for job in submodels
-            if any(recipe not in work.store for recipe in job.recipes.last)
-        ],
-        "flatbuffers",
-        alike=True,
-    )
-    work.progress.update("flatbuffers", 1.0, "done")
 
 
 def _fuse(work: _Export, submodels: dict[str, SubmodelRecipes]) -> MadeFusion:

@@ -47,12 +47,20 @@ from edvit_tf.vit.model import from_checkpoint
 
 _RANGED_IMAGES = 128  # of them, that the ranges of quantisation-aware training start from
 _DENSE = 0.75  # share of the time to retrain a sub-model that is over when zeros begin
-_ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the time to finish a sub-model that are over by then
+_TRAINED = 0.8  # share of the time to make a sub-model that is over when it is rounded
+_ROUNDED, _CONVERTED = 0.75, 0.9  # shares of the rest that are over by then
 _SPARSITY_RATE, _QUANTISED_RATE = 0.5, 0.25  # of the rate of retraining: they start from a trained model
 
 
+def make_submodel(job: SubmodelJob, report: Report) -> None:
+    """All of a sub-model, from its weights to its flatbuffers: what is stored is not made again."""
+    if job.recipes.unrounded not in job.store:
+        retrain_submodel(job, lambda done, message: report(_TRAINED * done, message))
+    _finish(job, lambda done, message: report(_TRAINED + (1 - _TRAINED) * done, message))
+
+
 def retrain_submodel(job: SubmodelJob, report: Report) -> None:
-    """Surgery or a branch, retraining, sparsity: what is stored is not made again."""
+    """Surgery or a branch, retraining, sparsity: all that a student which is only tried or copied needs."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
     if recipes.common is None:
@@ -66,11 +74,10 @@ def retrain_submodel(job: SubmodelJob, report: Report) -> None:
         store.make(recipes.sparse, lambda result: _sparsify(job, dataset, result, report))
 
 
-def finish_submodel(job: SubmodelJob, report: Report) -> None:
-    """Rounding, conversion, features: what is stored is not made again."""
+def _finish(job: SubmodelJob, report: Report) -> None:
+    """Rounding, conversion, features."""
     store, recipes = job.store, job.recipes
     dataset = job.workspace.dataset()
-    report(0.0, "starting")
     if recipes.quantised is not None:
         store.make(recipes.quantised, lambda result: _quantise(job, dataset, result, report))
     student = read_trained(job)

@@ -69,7 +69,13 @@ def test_a_shape_is_tried(teacher: Checkpoint, data_folder: Path, tmp_path: Path
     assert (export(again, Silent()) / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
 
     named = made_with(
-        teacher, data_folder, tmp_path, widths=tried[0]["widths"], format="f32", out=str(tmp_path / "named")
+        teacher,
+        data_folder,
+        tmp_path,
+        widths=tried[0]["widths"],
+        heads=None,
+        format="f32",
+        out=str(tmp_path / "named"),
     )
     before = len(list((tmp_path / "edvit-cache").iterdir()))
     for part, same in zip(
