@@ -91,9 +91,8 @@ from edvit_tf.vit.checkpoint import Checkpoint
 from edvit_tf.vit.checkpoint import save as save_checkpoint
 
 SINGLE = "single"
-IMPORTANCE_JOB = "edvit_tf.build.importance_job:judge"
-TEACHER_JOBS, SUBMODEL_JOB, FUSION_JOB = (
-    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "submodel_job", "fusion_job")
+TEACHER_JOBS, IMPORTANCE_JOB, SUBMODEL_JOB, FUSION_JOB = (
+    f"edvit_tf.build.{module}" for module in ("teacher_jobs", "importance_job", "submodel_job", "fusion_job")
 )
 STAGES = {
     "data": 0.01, "teacher": 0.06, "importance": 0.03, "shapes": 0.05, "best shapes": 0.05,
@@ -304,7 +303,11 @@ def _judge(work: _Export) -> None:
     shares = [missing[worker :: settings.workers] for worker in range(settings.workers)]
     work.run(
         [
-            Job("units", IMPORTANCE_JOB, ImportanceJob(share, recipes, store, work.workspace, settings))
+            Job(
+                "units",
+                f"{IMPORTANCE_JOB}:judge",
+                ImportanceJob(share, recipes, store, work.workspace, settings),
+            )
             for share in shares
             if share
         ],

@@ -62,6 +62,7 @@ def test_a_shape_is_tried(teacher: Checkpoint, data_folder: Path, tmp_path: Path
         CONFIG, Widths(*(tried[0][name] for name in ("blocks", "heads", "width", "mlp_units")))
     ).with_classes(4)
     assert {made.parameters for made in open_bundle(folder).manifest.submodels} == {config.parameters}
+    assert "epochs of the trial" in (folder / "report.html").read_text()
     assert tried[0]["widths"] in (folder / "report.html").read_text()
     again = made_with(
         teacher, data_folder, tmp_path, widths="tried", format="f32", out=str(tmp_path / "again")

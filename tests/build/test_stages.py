@@ -19,6 +19,7 @@ def test_a_submodel_is_cut_from_the_teacher_for_its_group() -> None:
     assert one.common is None
     assert (one.start.stage, other.start.stage) == ("surgery", "surgery")
     assert [made.start.made_from["inputs"] for made in (one, other)] == [[scores.key] for scores in SCORES]
+    assert one.start != other.start
 
 
 def test_or_it_branches_from_the_student_of_all_classes() -> None:
