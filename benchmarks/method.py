@@ -35,12 +35,16 @@ shorter, retraining is longer instead:
     edvit_kl           units scored exactly, one removed at a time
     edvit_uniform      all blocks, and the same share of each layer's units: the paper's widths
     edvit_bytes        widths of each layer, for the bytes of the uniform ones
+    edvit_alike, edvit_apart
+                       groups of classes that the teacher confuses, or of such that it does not
     edvit_randaugment, edvit_mixup, edvit_cutmix
                        that augmentation in retraining
     edvit_undistilled  labels alone
     edvit_matched      the class token is matched with the teacher's
     edvit_few_others   one class's worth of out-of-group pictures
     edvit_no_common    each sub-model is cut from the teacher for its group, its class token matched
+    edvit_sparse, edvit_two_of_four
+                       TF-MOT's zeros: half of each kernel, or two in each four
     edvit_all_there    a fusion that never misses a sub-model in training
     edvit_unbalanced   as if all classes had as many pictures; for a long tail
 
@@ -119,6 +123,8 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_kl": {"importance": "kl"},
     "edvit_uniform": {"widths": "uniform"},
     "edvit_bytes": {"widths": "bytes"},
+    "edvit_alike": {"groups": "alike"},
+    "edvit_apart": {"groups": "apart"},
     "edvit_randaugment": {"augment": "randaugment"},
     "edvit_mixup": {"augment": "mixup"},
     "edvit_cutmix": {"augment": "cutmix"},
@@ -126,6 +132,8 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_matched": {"matching": 1.0},
     "edvit_few_others": {"others": 1.0},
     "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
+    "edvit_sparse": {"sparsity": 0.5},
+    "edvit_two_of_four": {"sparsity": "2:4"},
     "edvit_all_there": {"left_out": 0.0},
     "edvit_unbalanced": {"balance": False},
     "random_init": {"start": "random"},
@@ -222,9 +230,10 @@ def _in_shape(settings: ExportSettings, asked: Asked, method: str) -> ExportSett
 
 
 def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:
-    """The changed export, retrained for as long as makes it see the pictures of the base, or more."""
+    """The changed export, retrained until it has seen the pictures of the base, or more, with its zeros."""
     left = _pictures(base) - _pictures_of_common(changed)
-    return replace(changed, epochs=max(1, -(-left // sum(_rows_alone(changed)))))
+    epochs = -(-left // sum(_rows_alone(changed))) - (changed.sparsity_epochs if changed.sparsity else 0)
+    return replace(changed, epochs=max(1, epochs))
 
 
 def _epochs_of_single(submodels: ExportSettings) -> int:

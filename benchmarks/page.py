@@ -23,8 +23,9 @@ RESAMPLES = 2000
 ORDER = (
     "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
-    "edvit_bytes", "edvit_randaugment", "edvit_mixup", "edvit_cutmix", "edvit_undistilled",
-    "edvit_matched", "edvit_few_others", "edvit_no_common", "edvit_all_there", "edvit_unbalanced",
+    "edvit_bytes", "edvit_alike", "edvit_apart", "edvit_randaugment", "edvit_mixup", "edvit_cutmix",
+    "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_no_common", "edvit_sparse",
+    "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced",
     "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
 OTHERS = {
@@ -40,6 +41,8 @@ OTHERS = {
     "edvit_kl": "units scored exactly (step 2)",
     "edvit_uniform": "uniform widths (step 3)",
     "edvit_bytes": "widths of each layer (step 3)",
+    "edvit_alike": "groups of classes that the teacher confuses (step 1)",
+    "edvit_apart": "groups of classes that it does not (step 1)",
     "edvit_randaugment": "RandAugment (step 5)",
     "edvit_mixup": "MixUp (step 5)",
     "edvit_cutmix": "CutMix (step 5)",
@@ -48,6 +51,8 @@ OTHERS = {
     "edvit_few_others": "as many pictures of others as of one class (step 5)",
     "edvit_unbalanced": "no regard to unequal classes (step 5)",
     "edvit_no_common": "each cut from the teacher, its class token matched (step 4)",
+    "edvit_sparse": "half of each kernel zeros (step 5)",
+    "edvit_two_of_four": "two zeros in each four inputs (step 5)",
     "edvit_all_there": "none left out in training (step 6)",
     "edvit_refined": "each cut from the teacher, then refined together (left since)",
     "edvit_refined_uniform": "the same, of uniform widths (left since)",

@@ -82,13 +82,14 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, labels: NDAr
     def pictures(settings: ExportSettings) -> int:
         groups = [part.group for part in plan_export(settings).submodels]
         alone = sum(rows_of_epoch(labels, group, settings.others) for group in groups)
-        return settings.epochs * alone + settings.common_epochs * len(labels)
+        epochs = settings.epochs + (settings.sparsity_epochs if settings.sparsity else 0)
+        return epochs * alone + settings.common_epochs * len(labels)
 
     def of(name: str) -> ExportSettings:
         return settings_of(Asked("fashion_mnist", name, devices, 1), folder=Path("x"), workers=1)
 
     ours = pictures(of("edvit"))
-    for name in ("single", "edvit_paper", "edvit_no_common", "edvit_few_others"):
+    for name in ("single", "edvit_paper", "edvit_no_common", "edvit_few_others", "edvit_sparse"):
         assert ours <= pictures(of(name)) < 1.15 * ours, name
 
 
