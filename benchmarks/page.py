@@ -34,8 +34,8 @@ OTHERS = {
     "single_uniform": "the same, of uniform widths",
     "single_total": "one student as large as all sub-models",
     "edvit_paper": "the paper's choices",
-    "random_init": "random weights to start from",
-    "logit_sum": "no fusion: each class as its own sub-model says",
+    "random_init": "random weights to start from (step 3)",
+    "logit_sum": "no fusion: each class as its own sub-model says (step 6)",
     "single_cnn": "one convolutional network of a sub-model's bytes",
     "cnn_split": "a convolutional network a group",
     "edvit_kl": "units scored exactly (step 2)",
@@ -58,6 +58,10 @@ OTHERS = {
     "edvit_refined_uniform": "the same, of uniform widths (left since)",
 }
 """What `edvit` is held against, and what that one has or does instead."""
+
+METHOD_PAGE = Path(__file__).parents[1] / "docs" / "method.md"
+_BEGIN, _END = "<!-- ablations:begin -->\n", "<!-- ablations:end -->\n"
+_STEP = re.compile(r" \(step (\d)\)")
 
 Row = Mapping[str, Any]
 Bits = NDArray[np.bool_]
@@ -253,14 +257,45 @@ def _margins(results: Results) -> str:
         "| less | which has | devices | seeds | points | interval |",
         "|---|---|--:|--:|--:|---|",
     ]
-    sizes = sorted({row["devices"] for row in results.rows if row["method"] == "edvit"}, reverse=True)
     for other, changed in OTHERS.items():
-        for devices in sizes:
+        for devices in _sizes(results):
             found = results.paired("edvit", other, devices)
             if found is not None:
-                points = f"{found.mean:+.2f} | {found.low:+.2f} to {found.high:+.2f}"
-                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {points} |")
+                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {_points(found)} |")
     return "\n".join(lines)
+
+
+def ablations(of_data: Mapping[str, Results]) -> str:
+    """A table of each step's choices: accuracies with ours and with the other, over the seeds of both."""
+    lines = [
+        "| step | row | which has | data | devices | seeds | `edvit` % | it % | points | interval |",
+        "|--:|---|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    steps = [(int(named[1]), other) for other, text in OTHERS.items() if (named := _STEP.search(text))]
+    for step, other in sorted(steps, key=lambda pair: pair[0]):
+        instead = _STEP.sub("", OTHERS[other])
+        for data, results in of_data.items():
+            for devices in _sizes(results):
+                found = results.paired("edvit", other, devices)
+                if found is None:
+                    continue
+                pairs = results.pairs("edvit", other, devices)
+                with_and_without = " | ".join(
+                    _percent(float(np.mean([pair[side]["accuracy"] for pair in pairs]))) for side in (0, 1)
+                )
+                lines.append(
+                    f"| {step} | `{other}` | {instead} | {data} | {devices} | {found.seeds} "
+                    f"| {with_and_without} | {_points(found)} |"
+                )
+    return "\n".join(lines)
+
+
+def _sizes(results: Results) -> list[int]:
+    return sorted({row["devices"] for row in results.rows if row["method"] == "edvit"}, reverse=True)
+
+
+def _points(found: Paired) -> str:
+    return f"{found.mean:+.2f} | {found.low:+.2f} to {found.high:+.2f}"
 
 
 def _table(results: Results) -> str:
@@ -343,12 +378,22 @@ def rows_file(data: str) -> Path:
     return RESULTS / f"method-{slug(data)}.json"
 
 
-def write(data: str) -> None:
-    """Write page and figure of a data set."""
+def read(data: str) -> Results:
+    """All rows of a data set that are there."""
     file = rows_file(data)
-    results = Results(tuple(json.loads(file.read_text("utf-8"))))
+    return Results(tuple(json.loads(file.read_text("utf-8"))) if file.exists() else ())
+
+
+def write(data: str) -> None:
+    """Write page and figure of a data set, and the table of steps in docs/method.md."""
+    file, results = rows_file(data), read(data)
     figure(data, results, file.with_suffix(".svg"))
     file.with_suffix(".md").write_text(page(data, results), "utf-8")
+    text = METHOD_PAGE.read_text("utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    table = ablations({name: read(name) for name in BARS})
+    METHOD_PAGE.write_text(f"{before}{_BEGIN}{table}\n{_END}{after}", "utf-8")
 
 
 def main() -> None:

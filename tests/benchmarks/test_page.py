@@ -73,3 +73,19 @@ def test_the_figure_is_the_same_every_time(tmp_path: Path) -> None:
         page.figure("fashion_mnist", Results(ROWS), tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert "edvit" in (tmp_path / "one.svg").read_text("utf-8")
+
+
+def test_a_step_is_shown_with_and_without() -> None:
+    results = Results((*ROWS, row("edvit_kl", 10, 2, [1] * 91 + [0] * 9)))
+    text = page.ablations({"fashion_mnist": results, "cifar10": Results(())})
+    said = "fashion_mnist | 10 | 1 | 90.00 | 91.00 | -1.00 | -3.00 to +0.00"
+    # Neither the student nor the teacher is a step's choice.
+    assert text.splitlines()[2:] == [f"| 2 | `edvit_kl` | units scored exactly | {said} |"]
+
+
+def test_the_documents_have_the_rows_that_are_committed() -> None:
+    assert page.ablations({data: page.read(data) for data in page.BARS}) in page.METHOD_PAGE.read_text(
+        "utf-8"
+    )
+    for data in page.BARS:
+        assert page.rows_file(data).with_suffix(".md").read_text("utf-8") == page.page(data, page.read(data))
