@@ -336,10 +336,12 @@ def _try_shapes(work: _Export, plan: ExportPlan) -> list[TriedShape]:
 
     A wide stream takes memory while it computes: what a device has no room for is not tried.
     """
-    if work.settings.widths != "tried":
+    if not work.settings.tries_shapes:
         return []
     room = work.settings.memory_mb
     fitting = [w for w in shapes(plan.config, plan.widths) if plan.with_widths(w).fits(room)]
+    if len(fitting) < 2:
+        return []
     return by_accuracy(_trained_in(work, plan, fitting, TRIAL_EPOCHS, "shapes"))
 
 

@@ -50,10 +50,11 @@ class ExportSettings:
         baselines: whether to train the single student too.
         share: of the teacher's f32 bytes, for all sub-models together.
         heads: heads that a sub-model keeps in each block; by default as many as `share` has room for.
-        widths: `uniform`, the same in every block; `tried`, of some shapes that take as many bytes the one in
-            which a student learns most; that shape itself, as blocks, heads, channels and MLP units
-            (`2x2x24x56`); or of each layer, chosen by importance so that a sub-model takes as many `bytes` or
-            as long (`latency`, measured on this machine) as the uniform one.
+        widths: `tried`, of some shapes that take as many bytes as the uniform one that in which a student
+            learns most (with `random_weights` none learns, and it is the uniform one); that shape itself, as
+            blocks, heads, channels and MLP units (`2x2x24x56`); `uniform`, the paper's, all blocks and the
+            same share of each; or of each layer, chosen by importance so that a sub-model takes as many
+            `bytes` or as long (`latency`, measured on this machine) as the uniform one.
         budget: of a sub-model instead of what the uniform one takes: parameters in f32 bytes, or
             milliseconds.
         groups: how classes are grouped: `random` (the paper's), `alike` or `apart` by what the teacher
@@ -98,7 +99,7 @@ class ExportSettings:
     baselines: bool = False
     share: float = DEFAULT_SHARE
     heads: int | None = None
-    widths: str = "uniform"
+    widths: str = "tried"
     budget: float | None = None
     groups: str = "random"
     importance: str = "fisher"
@@ -166,6 +167,11 @@ class ExportSettings:
     def given_widths(self) -> Widths | None:
         """The widths, where they are numbers."""
         return read_widths(self.widths)
+
+    @property
+    def tries_shapes(self) -> bool:
+        """Whether students are trained to choose a shape; random weights teach them nothing to choose by."""
+        return self.widths == "tried" and not self.random_weights
 
     @property
     def layerwise(self) -> str | None:

@@ -74,8 +74,9 @@ def export(
         str | None,
         typer.Option(
             "--widths",
-            help="uniform (default); tried, the shape that learns most; that shape itself, such as 2x2x24x56 "
-            "(blocks, heads, channels, MLP units); or of each layer for its bytes or its latency.",
+            help="tried (default), of shapes of the uniform one's bytes that which learns most; that shape "
+            "itself, such as 2x2x24x56 (blocks, heads, channels, MLP units); uniform, the same share of each "
+            "block; or of each layer for its bytes or its latency.",
         ),
     ] = None,
     budget: Annotated[
@@ -313,6 +314,8 @@ def _plan_table(plan: "ExportPlan", settings: "ExportSettings") -> "Table":
     from rich.table import Table
 
     title = f"{plan.teacher} over {settings.devices} devices, {plan.widths.heads} heads a block"
+    if settings.tries_shapes:
+        title += ", or another shape of at most these bytes"
     table = Table(
         "model", "classes", "parameters", "MACs", "f32 bytes", f"{settings.format} bytes, about", title=title
     )

@@ -32,6 +32,7 @@ def bundle(teacher: Checkpoint, data_folder: Path, tmp_path_factory: pytest.Temp
         format="int8,edgetpu",
         target="coral",
         share=0.9,
+        widths="uniform",
         common_epochs=0,
         epochs=20,
         fusion_epochs=20,

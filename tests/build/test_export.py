@@ -48,6 +48,7 @@ def settings(
         devices=2,
         out=str(folder / "bundle"),
         share=0.9,
+        widths="uniform",
         sparsity=0.25,
         seed=7,
         groups="apart",
@@ -165,6 +166,8 @@ def test_ctrl_c_leaves_nothing_but_what_was_finished(settings: ExportSettings, t
         "2",
         "--share",
         "0.9",
+        "--widths",
+        "uniform",
     ]
     command += ["--model", settings.model, "--data", settings.data, "--out", str(out), "--epochs", "500"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -13,7 +13,7 @@ from edvit_tf.vit.checkpoint import Checkpoint, save
 
 OPTIONS = ["--devices", "2", "--share", "0.9", "--seed", "7", "--batch", "32", "--sparsity", "0.25"]
 OPTIONS += ["--common-epochs", "2", "--epochs", "2", "--sparsity-epochs", "2", "--fusion-epochs", "2"]
-OPTIONS += ["--format", "f32,int8"]
+OPTIONS += ["--format", "f32,int8", "--widths", "uniform"]
 
 
 def start(model: Path, data: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":

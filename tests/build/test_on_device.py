@@ -53,6 +53,7 @@ def test_the_bundle_says_what_each_device_measured(
         out,
     ]
     asked += ["--format", "auto", "--on-device", "--floor", "0.2", "--share", "0.9", "--epochs", "4"]
+    asked += ["--widths", "uniform"]
     asked += ["--common-epochs", "0", "--fusion-epochs", "4", "--batch", "32", "--rate", "5e-3", "--json"]
     with device_fleet(["ash", "beech", "old"], tmp_path / "devices", programs={"old": OLD}) as fleet:
         with FleetState(fleet.folder) as state:

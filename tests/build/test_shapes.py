@@ -80,3 +80,10 @@ def test_a_plan_takes_the_shape_that_was_chosen() -> None:
     assert not changed.fits(largest - 0.001)
     with pytest.raises(UsageError, match="--budget is for widths of each layer"):
         replace(asked, budget=9000)
+
+
+def test_random_weights_try_no_shapes() -> None:
+    asked = ExportSettings(model="vit-s16", data="fashion_mnist", devices=2, out="x")
+    assert asked.tries_shapes
+    assert not replace(asked, random_weights=True).tries_shapes
+    assert not replace(asked, widths="uniform").tries_shapes
