@@ -9,9 +9,9 @@ figure beside it are written anew (page.py).
 
     teacher            the whole model in f32
     teacher_int8       the same in int8-dynamic
-    edvit              our defaults, in the shape that learns most (--widths tried with seed 1, the same
-                       shape with others); pictures are moved by what suits the sub-models' size (SHIFTS),
-                       and epochs suit the data (EPOCHS)
+    edvit              our defaults, in the shape that learns most (SHAPES: what --widths tried chose once);
+                       pictures are moved by what suits the sub-models' size (SHIFTS), and epochs suit the
+                       data (EPOCHS)
     edvit_paper        the paper's choices alone: all blocks and uniform widths, its score, each sub-model
                        cut from the teacher, no distillation, one class's worth of others, and a fusion that
                        never misses a sub-model in training; retrained for longer, so that as many pictures
@@ -42,6 +42,7 @@ shorter, retraining is longer instead:
     edvit_undistilled  labels alone
     edvit_matched      the class token is matched with the teacher's
     edvit_few_others   one class's worth of out-of-group pictures
+    edvit_cooled       sub-models branch from the common student when its rate has fallen to zero
     edvit_no_common    each sub-model is cut from the teacher for its group, its class token matched
     edvit_sparse, edvit_two_of_four
                        TF-MOT's zeros: half of each kernel, or two in each four
@@ -106,6 +107,7 @@ SHAPES: Mapping[str, Mapping[tuple[str, int], str]] = {
         ("edvit", 10): "2x2x24x56", ("edvit", 5): "2x4x64x48", ("edvit", 2): "4x4x64x80",
         ("single", 10): "3x2x24x16", ("single", 5): "3x3x48x64", ("single", 2): "3x4x64x152",
     },
+    "cifar10": {("edvit", 10): "2x2x24x24x16x24", ("single", 10): "2x2x24x24x16x24"},
 }  # fmt: skip
 """What `--widths tried` chose with seed 1, on validation. Trials take most of a row's time; and where rows
 are to differ in one choice, the shape must not be a second one."""
@@ -131,6 +133,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_undistilled": {"distillation": 0.0},
     "edvit_matched": {"matching": 1.0},
     "edvit_few_others": {"others": 1.0},
+    "edvit_cooled": {"common_cooled": True},
     "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
     "edvit_sparse": {"sparsity": 0.5},
     "edvit_two_of_four": {"sparsity": "2:4"},
@@ -223,10 +226,9 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
 
 
 def _in_shape(settings: ExportSettings, asked: Asked, method: str) -> ExportSettings:
-    """The settings in the shape that this method's first seed chose, which itself tries."""
+    """The settings in the shape that was chosen for this method, where one was."""
     shape = SHAPES.get(asked.data, {}).get((method, asked.devices))
-    chooses = asked.seed == 1 and SAME_EXPORT.get(asked.method, asked.method) == method
-    return settings if chooses or shape is None else replace(settings, widths=shape, heads=None)
+    return settings if shape is None else replace(settings, widths=shape, heads=None)
 
 
 def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:

@@ -24,8 +24,8 @@ ORDER = (
     "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
     "edvit_bytes", "edvit_alike", "edvit_apart", "edvit_randaugment", "edvit_mixup", "edvit_cutmix",
-    "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_no_common", "edvit_sparse",
-    "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced",
+    "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_cooled", "edvit_no_common",
+    "edvit_sparse", "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced",
     "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
 OTHERS = {
@@ -50,6 +50,7 @@ OTHERS = {
     "edvit_matched": "the class token matched (step 5)",
     "edvit_few_others": "as many pictures of others as of one class (step 5)",
     "edvit_unbalanced": "no regard to unequal classes (step 5)",
+    "edvit_cooled": "the common student's rate falls to zero before they branch (step 4)",
     "edvit_no_common": "each cut from the teacher, its class token matched (step 4)",
     "edvit_sparse": "half of each kernel zeros (step 5)",
     "edvit_two_of_four": "two zeros in each four inputs (step 5)",

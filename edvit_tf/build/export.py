@@ -377,7 +377,7 @@ def _train_common(work: _Export, plan: ExportPlan, latency: Recipe | None) -> Su
     epochs = work.settings.common_epochs
     if not epochs:
         return None
-    job = _student(work, plan, latency, epochs, len(_labels(work)))
+    job = _student(work, plan, latency, epochs, len(_labels(work)), cool_down=work.settings.common_cooled)
     recipes = job.recipes
     if recipes.retrained not in work.store:
         work.run([Job("all classes", f"{SUBMODEL_JOB}:retrain_submodel", job)], "common student")
@@ -412,11 +412,22 @@ def _student(
     epochs: int,
     rows: int,
     sparsity: float | str = 0.0,
+    *,
+    cool_down: bool = True,
 ) -> SubmodelJob:
     """The job of a student of all classes and a sub-model's size, with epochs of its own."""
     settings = replace(work.settings, epochs=epochs, sparsity=sparsity)
     everything = tuple(range(len(plan.classes)))
-    return _submodel(replace(work, settings=settings), SINGLE, everything, plan.widths, rows, latency, None)
+    return _submodel(
+        replace(work, settings=settings),
+        SINGLE,
+        everything,
+        plan.widths,
+        rows,
+        latency,
+        None,
+        cool_down=cool_down,
+    )
 
 
 def _submodel(
@@ -427,11 +438,15 @@ def _submodel(
     rows: int | None,
     latency: Recipe | None,
     common: SubmodelRecipes | None,
+    *,
+    cool_down: bool = True,
 ) -> SubmodelJob:
     """What a process is asked for of one sub-model, or of a student with `rows` pictures an epoch."""
     settings, taught = work.settings, work.recipes
-    recipes = of_submodel(settings, taught, name, group, widths, rows, latency, common)
-    return SubmodelJob(name, group, widths, recipes, taught, work.store, work.workspace, settings, rows)
+    recipes = of_submodel(settings, taught, name, group, widths, rows, latency, common, cool_down=cool_down)
+    return SubmodelJob(
+        name, group, widths, recipes, taught, work.store, work.workspace, settings, rows, cool_down
+    )
 
 
 def _make_submodels(work: _Export, submodels: Sequence[SubmodelJob]) -> None:

@@ -63,6 +63,8 @@ class ExportSettings:
         start: what training starts from: `pruned`, the teacher's units, or `random` weights of that size.
         common_epochs: of the student of all classes that all sub-models start from; with 0 there is none, and
             each is cut from the teacher by its own group's importance.
+        common_cooled: whether that student's rate falls to zero before they start from it, and not only in
+            their own training.
         epochs: of retraining each for its group.
         sparsity_epochs: of the TF-MOT stage.
         qat_epochs: of quantisation-aware training for `int8-full`, 0 leaves it out.
@@ -105,6 +107,7 @@ class ExportSettings:
     importance: str = "fisher"
     start: str = "pruned"
     common_epochs: int = 48
+    common_cooled: bool = False
     epochs: int = 12
     sparsity_epochs: int = 4
     qat_epochs: int = 0

@@ -290,6 +290,8 @@ def of_submodel(
     rows: int | None,
     latency: Recipe | None,
     common: SubmodelRecipes | None = None,
+    *,
+    cool_down: bool = True,
 ) -> SubmodelRecipes:
     """All recipes of one sub-model, or of a student of all classes.
 
@@ -302,6 +304,7 @@ def of_submodel(
         rows: limits the pictures of an epoch.
         latency: what widths are chosen by, if by latency.
         common: the recipes of the student of all classes that it starts from, if there is one.
+        cool_down: whether the rate of its retraining falls to zero.
     """
     data, answers = taught.data, taught.answers
     if common is None:
@@ -312,7 +315,7 @@ def of_submodel(
     # Where nothing is augmented, KerasCV changes nothing, and need not be there.
     augmented = {} if settings.augment == "none" else {"keras_cv": importlib.metadata.version("keras-cv")}
     trained = retrained = RETRAIN.recipe(
-        settings, start, data, *answers, name=name, group=group, rows=rows, **augmented
+        settings, start, data, *answers, name=name, group=group, rows=rows, cool_down=cool_down, **augmented
     )
     sparse = quantised = None
     if settings.sparsity:

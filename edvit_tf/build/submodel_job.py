@@ -148,7 +148,7 @@ def _retrain(job: SubmodelJob, dataset: Dataset, result: Result, report: Report)
     student, reached = retrain(
         read_checkpoint(job.store.get(job.recipes.start)),
         data,
-        Schedule(settings.epochs, settings.batch, settings.rate),
+        Schedule(settings.epochs, settings.batch, settings.rate, cool_down=job.cool_down),
         matching=settings.matching,
         seed=settings.seed_for(job.name, "retrain"),
         report=report,

@@ -39,6 +39,7 @@ class Schedule:
         rate: highest learning rate.
         weight_decay: decoupled, on kernels only.
         warm_up: share of all steps during which the rate rises.
+        cool_down: whether it falls to zero afterwards, or stays for a training that goes on from here.
     """
 
     epochs: int
@@ -46,6 +47,7 @@ class Schedule:
     rate: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.1
+    cool_down: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,11 @@ def _step(
 def _optimizer(schedule: Schedule, steps: int) -> Any:
     warm_up = max(1, round(schedule.warm_up * steps))
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=schedule.rate, warmup_steps=warm_up
+        0.0,
+        max(1, steps - warm_up),
+        alpha=0.0 if schedule.cool_down else 1.0,
+        warmup_target=schedule.rate,
+        warmup_steps=warm_up,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay, jit_compile=False)
     optimizer.exclude_from_weight_decay(var_names=_WITHOUT_DECAY)

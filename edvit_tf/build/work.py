@@ -63,7 +63,10 @@ class LatencyJob:
 
 @dataclass(frozen=True, slots=True)
 class SubmodelJob:
-    """Make the sub-model `name` for a group of classes; `rows` limits the pictures of an epoch."""
+    """Make the sub-model `name` for a group of classes.
+
+    `rows` limits the pictures of an epoch; without `cool_down` retraining is to go on elsewhere.
+    """
 
     name: str
     group: tuple[int, ...]
@@ -74,6 +77,7 @@ class SubmodelJob:
     workspace: Workspace
     settings: ExportSettings
     rows: int | None = None
+    cool_down: bool = True
 
 
 @dataclass(frozen=True, slots=True)

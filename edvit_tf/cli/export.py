@@ -106,6 +106,14 @@ def export(
             "teacher.",
         ),
     ] = None,
+    common_cooled: Annotated[
+        bool | None,
+        typer.Option(
+            "--common-cooled/--no-common-cooled",
+            help="Whether that student's rate falls to zero before they start from it (default: only in "
+            "their own training).",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Of retraining each for its group.")] = None,
     sparsity_epochs: Annotated[
         int | None, typer.Option("--sparsity-epochs", help="Of the pruning stage.")
@@ -177,8 +185,8 @@ def export(
         "sparsity": None if sparsity is None else read_sparsity(sparsity), "seed": seed,
         "baselines": baselines, "share": share, "heads": heads,
         "widths": widths, "budget": budget, "groups": groups, "importance": importance, "start": start,
-        "common_epochs": common_epochs, "epochs": epochs, "sparsity_epochs": sparsity_epochs,
-        "qat_epochs": qat_epochs,
+        "common_epochs": common_epochs, "common_cooled": common_cooled, "epochs": epochs,
+        "sparsity_epochs": sparsity_epochs, "qat_epochs": qat_epochs,
         "fusion_epochs": fusion_epochs, "batch": batch, "rate": rate, "distillation": distillation,
         "matching": matching, "others": others, "balance": balance, "shift": shift, "augment": augment,
         "left_out": left_out,

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import method, page
-from benchmarks.method import Asked, logit_sum, measure, settings_of
+from benchmarks.method import HEADS, Asked, logit_sum, measure, settings_of
 from edvit_tf.build.data import Split
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import plan_export
 from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.shapes import shapes
+from edvit_tf.build.widths import uniform
 from edvit_tf.bundle.reader import Bundle
 from edvit_tf.runtime.ensemble import Answers
 
@@ -65,7 +66,7 @@ def test_without_a_fusion_a_class_has_what_its_own_submodel_gives(bundle: Bundle
 def test_submodels_are_as_many_times_smaller_as_the_table_says(devices: int, ratio: float) -> None:
     plan = plan_export(settings_of(Asked("fashion_mnist", "edvit", devices, 1), folder=Path("x"), workers=1))
     for submodel in plan.submodels:
-        assert plan.config.parameters / submodel.config.parameters == pytest.approx(ratio, rel=0.03)
+        assert plan.config.parameters / submodel.config.parameters == pytest.approx(ratio, rel=0.05)
 
 
 @pytest.fixture
@@ -95,21 +96,20 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, labels: NDAr
 
 @pytest.mark.parametrize("devices", [10, 5, 2])
 @pytest.mark.usefixtures("labels")
-def test_only_the_first_seed_of_a_method_tries_shapes(devices: int) -> None:
-    def of(name: str, seed: int) -> ExportSettings:
-        return settings_of(Asked("fashion_mnist", name, devices, seed), folder=Path("x"), workers=1)
+def test_rows_that_differ_in_one_choice_have_one_shape(devices: int) -> None:
+    def of(name: str) -> ExportSettings:
+        return settings_of(Asked("fashion_mnist", name, devices, 1), folder=Path("x"), workers=1)
 
-    for tries in ("edvit", "single", "logit_sum", "single_cnn"):
-        assert of(tries, 1).widths == "tried"
     for name in ("edvit", "single"):
-        tried, given = of(name, 1), of(name, 2)
-        plan = plan_export(given)
-        assert plan.widths in shapes(plan.config, plan_export(tried).widths)
-    for name in ("edvit_matched", "random_init", "edvit_kl"):
-        assert of(name, 1).widths == of("edvit", 2).widths
+        plan = plan_export(of(name))
+        # It is one of those that are tried.
+        assert plan.widths in shapes(plan.config, uniform(plan.config, HEADS[devices]))
+    for name in ("edvit_matched", "random_init", "edvit_kl", "logit_sum", "single_cnn"):
+        assert of(name).widths == of("edvit").widths
     for name in ("edvit_paper", "edvit_uniform", "single_uniform"):
-        assert of(name, 1).widths == of(name, 2).widths == "uniform"
-    assert of("edvit_bytes", 1).widths == "bytes"
+        assert of(name).widths == "uniform"
+    assert of("edvit_bytes").widths == "bytes"
+    assert of("single_total").widths == "tried"
 
 
 def test_no_row_is_measured_on_the_bundle_of_other_data() -> None:

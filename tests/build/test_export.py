@@ -133,6 +133,13 @@ def test_all_submodels_start_from_one_student(bundle: Bundle, settings: ExportSe
     assert report["accuracies"]["common student"] > 0.5
     made = [path.name.partition("-")[0] for path in settings.cache_folder.iterdir()]
     assert (made.count("importance"), made.count("surgery"), made.count("branch")) == (6, 1, 2)
+    trained = [
+        json.loads(path.read_text())["made_from"]["parameters"]
+        for path in settings.cache_folder.glob("retrain-*/result.json")
+    ]
+    cooled = sorted((made["name"], made["cool_down"]) for made in trained)
+    # The student that all start from, and the one that stands for itself.
+    assert cooled == [("single", False), ("single", True), ("submodel-0", True), ("submodel-1", True)]
 
 
 def test_the_fusion_weights_are_there_to_inspect(bundle: Bundle) -> None:

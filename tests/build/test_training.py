@@ -1,6 +1,7 @@
 """A batch that is too large for memory is taken in parts, and nothing else changes."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,3 +39,30 @@ def test_what_a_step_keeps_stays_near_a_gigabyte() -> None:
     assert examples_at_once(submodel, 128) == 16
     assert examples_at_once(build(replace(vit_b, blocks=vit_b.blocks[:6])), 128) == 8
     assert examples_at_once(build(PRESETS["fashion-vit"]), 256) == 256  # as ever
+
+
+@pytest.mark.parametrize(("cool_down", "last"), [(True, 0.0), (False, 1e-3)])
+def test_the_rate_rises_and_then_falls_or_stays(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, cool_down: bool, last: float
+) -> None:
+    optimizers: list[Any] = []
+
+    def remembered(*asked: Any) -> Any:
+        optimizers.append(made(*asked))
+        return optimizers[0]
+
+    made = training._optimizer
+    monkeypatch.setattr(training, "_optimizer", remembered)
+    examples = Examples(dataset.train.images, one_hot(dataset.train.labels, 6)[:, np.newaxis])
+    rates: list[float] = []
+    schedule = Schedule(4, 24, 1e-3, warm_up=0.25, cool_down=cool_down)
+    fit(
+        build(CONFIG),
+        examples.batches(24),
+        10,
+        schedule,
+        seed=1,
+        after_epoch=lambda _: rates.append(float(optimizers[0].learning_rate)),
+    )
+    assert rates[0] == pytest.approx(0.9e-3)  # that the last of ten steps to the top was made with
+    assert rates[-1] == pytest.approx(last, abs=1e-5)
