@@ -79,6 +79,7 @@ from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.widths import narrowed, uniform
 from edvit_tf.bundle.reader import Bundle, open_bundle
 from edvit_tf.cli.progress import bar
+from edvit_tf.errors import UsageError
 from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
@@ -271,7 +272,7 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
     """Make what is missing, and measure it on the test split."""
     started = time.monotonic()
     settings = settings_of(asked, folder=folder, workers=workers)
-    bundle = _bundle(settings)
+    bundle = bundle_of(settings)
     test, _ = load_test(asked.data, seed=asked.seed)
     teacher_bytes = bundle.file(bundle.manifest.teacher.file).stat().st_size
     if asked.method in TEACHER_FORMAT:
@@ -437,11 +438,21 @@ def _teacher(bundle: Bundle, test: Split, format_name: str) -> Iterator[Made]:
     yield Made(format_name, measured, len(flatbuffer), teacher.parameters, teacher.macs)
 
 
-def _bundle(settings: ExportSettings) -> Bundle:
+def bundle_of(settings: ExportSettings) -> Bundle:
+    """The bundle of these settings, made if it is not there.
+
+    Raises:
+        UsageError: one of other settings stands there, from before the method changed.
+    """
     if not Path(settings.out).exists():
         with bar(STAGES) as progress:
             export(settings, progress)
-    return open_bundle(Path(settings.out))
+    bundle = open_bundle(Path(settings.out))
+    if bundle.manifest.config != settings.recorded():
+        raise UsageError(
+            f"{settings.out} was made with other settings: remove it, or choose another --folder"
+        )
+    return bundle
 
 
 def _commit() -> str:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import method, page
-from benchmarks.method import HEADS, Asked, logit_sum, measure, settings_of
+from benchmarks.method import HEADS, Asked, bundle_of, logit_sum, measure, settings_of
 from edvit_tf.build.data import Split
 from edvit_tf.build.grouping import rows_of_epoch
 from edvit_tf.build.plan import plan_export
@@ -18,6 +18,7 @@ from edvit_tf.build.settings import ExportSettings
 from edvit_tf.build.shapes import shapes
 from edvit_tf.build.widths import uniform
 from edvit_tf.bundle.reader import Bundle
+from edvit_tf.errors import UsageError
 from edvit_tf.runtime.ensemble import Answers
 
 LABELS = np.arange(8) % 4
@@ -116,6 +117,12 @@ def test_no_row_is_measured_on_the_bundle_of_other_data() -> None:
     asked = [Asked(data, "edvit", 10, 1) for data in method.TEACHERS]
     folders = {Path(settings_of(row, folder=Path("x"), workers=1).out).parent for row in asked}
     assert len(folders) == len(method.TEACHERS)
+
+
+def test_no_row_is_measured_on_a_bundle_of_before_a_change(bundle: Bundle) -> None:
+    asked = ExportSettings(model="m", data="d", devices=2, out=str(bundle.path), epochs=3)
+    with pytest.raises(UsageError, match="was made with other settings"):
+        bundle_of(asked)
 
 
 def test_the_page_knows_every_method() -> None:
