@@ -69,7 +69,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.page import RESULTS, pack, rows_file, slug
+from benchmarks.page import RESULTS, pack, read, rows_file, slug
 from benchmarks.page import write as write_page
 from edvit_tf.build.data import Split, load, load_test
 from edvit_tf.build.export import STAGES, export
@@ -472,11 +472,6 @@ def _git(*arguments: str) -> str:
 def asked_of(row: Mapping[str, Any]) -> Asked:
     """What a row that stands there was asked by."""
     return Asked(row["data"], row["method"], row["devices"], row["seed"])
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows that are there."""
-    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def add(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ OTHERS = {
 """What `edvit` is held against, and what that one has or does instead."""
 
 METHOD_PAGE = Path(__file__).parents[1] / "docs" / "method.md"
-_BEGIN, _END = "<!-- ablations:begin -->\n", "<!-- ablations:end -->\n"
+_ABLATIONS = re.compile("(<!-- ablations:begin -->\n).*(<!-- ablations:end -->\n)", re.DOTALL)
 _STEP = re.compile(r" \(step (\d)\)")
 
 Row = Mapping[str, Any]
@@ -379,22 +379,24 @@ def rows_file(data: str) -> Path:
     return RESULTS / f"method-{slug(data)}.json"
 
 
-def read(data: str) -> Results:
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows that are there."""
+    return list(json.loads(path.read_text("utf-8"))) if path.exists() else []
+
+
+def results_of(data: str) -> Results:
     """All rows of a data set that are there."""
-    file = rows_file(data)
-    return Results(tuple(json.loads(file.read_text("utf-8"))) if file.exists() else ())
+    return Results(tuple(read(rows_file(data))))
 
 
 def write(data: str) -> None:
     """Write page and figure of a data set, and the table of steps in docs/method.md."""
-    file, results = rows_file(data), read(data)
+    file, results = rows_file(data), results_of(data)
     figure(data, results, file.with_suffix(".svg"))
     file.with_suffix(".md").write_text(page(data, results), "utf-8")
-    text = METHOD_PAGE.read_text("utf-8")
-    before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    table = ablations({name: read(name) for name in BARS})
-    METHOD_PAGE.write_text(f"{before}{_BEGIN}{table}\n{_END}{after}", "utf-8")
+    table = ablations({name: results_of(name) for name in BARS})
+    text = _ABLATIONS.sub(lambda found: f"{found[1]}{table}\n{found[2]}", METHOD_PAGE.read_text("utf-8"))
+    METHOD_PAGE.write_text(text, "utf-8")
 
 
 def main() -> None:

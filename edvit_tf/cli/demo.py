@@ -161,7 +161,7 @@ def _export(teacher: str, out: Path, seed: int) -> Path:
         out=str(out / "bundle"),
         sparsity=SPARSITY,
         seed=seed,
-        widths="uniform",  # trying shapes would take as long as all the rest
+        widths="uniform",  # the demo is to take minutes, without trying shapes
         common_epochs=COMMON_EPOCHS,
         epochs=EPOCHS,
         baselines=True,

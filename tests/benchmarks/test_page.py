@@ -84,8 +84,10 @@ def test_a_step_is_shown_with_and_without() -> None:
 
 
 def test_the_documents_have_the_rows_that_are_committed() -> None:
-    assert page.ablations({data: page.read(data) for data in page.BARS}) in page.METHOD_PAGE.read_text(
+    assert page.ablations({data: page.results_of(data) for data in page.BARS}) in page.METHOD_PAGE.read_text(
         "utf-8"
     )
     for data in page.BARS:
-        assert page.rows_file(data).with_suffix(".md").read_text("utf-8") == page.page(data, page.read(data))
+        assert page.rows_file(data).with_suffix(".md").read_text("utf-8") == page.page(
+            data, page.results_of(data)
+        )
