@@ -28,41 +28,50 @@ ORDER = (
     "edvit_sparse", "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced",
     "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
-OTHERS = {
-    "teacher": "the whole model",
-    "single": "one student of a sub-model's size, all gradient steps its own",
-    "single_uniform": "the same, of uniform widths",
-    "single_total": "one student as large as all sub-models",
-    "edvit_paper": "the paper's choices",
-    "random_init": "random weights to start from (step 3)",
-    "logit_sum": "no fusion: each class as its own sub-model says (step 6)",
-    "single_cnn": "one convolutional network of a sub-model's bytes",
-    "cnn_split": "a convolutional network a group",
-    "edvit_kl": "units scored exactly (step 2)",
-    "edvit_uniform": "uniform widths (step 3)",
-    "edvit_bytes": "widths of each layer (step 3)",
-    "edvit_alike": "groups of classes that the teacher confuses (step 1)",
-    "edvit_apart": "groups of classes that it does not (step 1)",
-    "edvit_randaugment": "RandAugment (step 5)",
-    "edvit_mixup": "MixUp (step 5)",
-    "edvit_cutmix": "CutMix (step 5)",
-    "edvit_undistilled": "no distillation (step 5)",
-    "edvit_matched": "the class token matched (step 5)",
-    "edvit_few_others": "as many pictures of others as of one class (step 5)",
-    "edvit_unbalanced": "no regard to unequal classes (step 5)",
-    "edvit_cooled": "the common student's rate falls to zero before they branch (step 4)",
-    "edvit_no_common": "each cut from the teacher, its class token matched (step 4)",
-    "edvit_sparse": "half of each kernel zeros (step 5)",
-    "edvit_two_of_four": "two zeros in each four inputs (step 5)",
-    "edvit_all_there": "none left out in training (step 6)",
-    "edvit_refined": "each cut from the teacher, then refined together (left since)",
-    "edvit_refined_uniform": "the same, of uniform widths (left since)",
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a row has or does instead of `edvit`, and the step of docs/method.md whose alternative that is."""
+
+    instead: str
+    step: int | None = None
+
+
+OTHERS: Mapping[str, Choice] = {
+    "teacher": Choice("the whole model"),
+    "single": Choice("one student of a sub-model's size, all gradient steps its own"),
+    "single_uniform": Choice("the same, of uniform widths"),
+    "single_total": Choice("one student as large as all sub-models"),
+    "edvit_paper": Choice("the paper's choices"),
+    "random_init": Choice("random weights to start from", step=3),
+    "logit_sum": Choice("no fusion: each class as its own sub-model says", step=6),
+    "single_cnn": Choice("one convolutional network of a sub-model's bytes"),
+    "cnn_split": Choice("a convolutional network a group"),
+    "edvit_kl": Choice("units scored exactly", step=2),
+    "edvit_uniform": Choice("uniform widths", step=3),
+    "edvit_bytes": Choice("widths of each layer", step=3),
+    "edvit_alike": Choice("groups of classes that the teacher confuses", step=1),
+    "edvit_apart": Choice("groups of classes that it does not", step=1),
+    "edvit_randaugment": Choice("RandAugment", step=5),
+    "edvit_mixup": Choice("MixUp", step=5),
+    "edvit_cutmix": Choice("CutMix", step=5),
+    "edvit_undistilled": Choice("no distillation", step=5),
+    "edvit_matched": Choice("the class token matched", step=5),
+    "edvit_few_others": Choice("as many pictures of others as of one class", step=5),
+    "edvit_unbalanced": Choice("no regard to unequal classes", step=5),
+    "edvit_cooled": Choice("the common student's rate falls to zero before they branch", step=4),
+    "edvit_no_common": Choice("each cut from the teacher, its class token matched", step=4),
+    "edvit_sparse": Choice("half of each kernel zeros", step=5),
+    "edvit_two_of_four": Choice("two zeros in each four inputs", step=5),
+    "edvit_all_there": Choice("none left out in training", step=6),
+    "edvit_refined": Choice("each cut from the teacher, then refined together (left since)"),
+    "edvit_refined_uniform": Choice("the same, of uniform widths (left since)"),
 }
 """What `edvit` is held against, and what that one has or does instead."""
 
 METHOD_PAGE = Path(__file__).parents[1] / "docs" / "method.md"
 _ABLATIONS = re.compile("(<!-- ablations:begin -->\n).*(<!-- ablations:end -->\n)", re.DOTALL)
-_STEP = re.compile(r" \(step (\d)\)")
 
 Row = Mapping[str, Any]
 Bits = NDArray[np.bool_]
@@ -84,9 +93,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two methods over the seeds that both have: how many, points between them, the ends of the interval."""
+    """Two methods over the seeds that both have: how many, both accuracies, points between, interval."""
 
     seeds: int
+    ours: float
+    theirs: float
     mean: float
     low: float
     high: float
@@ -137,7 +148,8 @@ class Results:
         difference = 100 * np.mean(each, axis=0)
         draws = np.random.default_rng(1).integers(0, len(difference), (RESAMPLES, len(difference)))
         low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
-        return Paired(len(pairs), float(difference.mean()), float(low), float(high))
+        ours, theirs = (float(np.mean([pair[side]["accuracy"] for pair in pairs])) for side in (0, 1))
+        return Paired(len(pairs), ours, theirs, float(difference.mean()), float(low), float(high))
 
 
 def bits(text: str) -> Bits:
@@ -258,11 +270,13 @@ def _margins(results: Results) -> str:
         "| less | which has | devices | seeds | points | interval |",
         "|---|---|--:|--:|--:|---|",
     ]
-    for other, changed in OTHERS.items():
+    for other, choice in OTHERS.items():
         for devices in _sizes(results):
             found = results.paired("edvit", other, devices)
             if found is not None:
-                lines.append(f"| `{other}` | {changed} | {devices} | {found.seeds} | {_points(found)} |")
+                lines.append(
+                    f"| `{other}` | {choice.instead} | {devices} | {found.seeds} | {_points(found)} |"
+                )
     return "\n".join(lines)
 
 
@@ -272,22 +286,17 @@ def ablations(of_data: Mapping[str, Results]) -> str:
         "| step | row | which has | data | devices | seeds | `edvit` % | it % | points | interval |",
         "|--:|---|---|---|--:|--:|--:|--:|--:|---|",
     ]
-    steps = [(int(named[1]), other) for other, text in OTHERS.items() if (named := _STEP.search(text))]
-    for step, other in sorted(steps, key=lambda pair: pair[0]):
-        instead = _STEP.sub("", OTHERS[other])
+    of_a_step = [(choice.step, other) for other, choice in OTHERS.items() if choice.step is not None]
+    for step, other in sorted(of_a_step, key=lambda pair: pair[0]):
         for data, results in of_data.items():
             for devices in _sizes(results):
                 found = results.paired("edvit", other, devices)
-                if found is None:
-                    continue
-                pairs = results.pairs("edvit", other, devices)
-                with_and_without = " | ".join(
-                    _percent(float(np.mean([pair[side]["accuracy"] for pair in pairs]))) for side in (0, 1)
-                )
-                lines.append(
-                    f"| {step} | `{other}` | {instead} | {data} | {devices} | {found.seeds} "
-                    f"| {with_and_without} | {_points(found)} |"
-                )
+                if found is not None:
+                    of = f"{data} | {devices} | {found.seeds}"
+                    both = f"{_percent(found.ours)} | {_percent(found.theirs)}"
+                    lines.append(
+                        f"| {step} | `{other}` | {OTHERS[other].instead} | {of} | {both} | {_points(found)} |"
+                    )
     return "\n".join(lines)
 
 

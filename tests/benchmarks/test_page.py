@@ -40,11 +40,12 @@ def test_a_margin_has_a_paired_interval() -> None:
     found = Results(ROWS).paired("edvit", "single", 10)
     assert found is not None
     assert found.seeds == 2
-    assert found.mean == pytest.approx(8)
+    assert found.mean == pytest.approx(8) == pytest.approx(100 * (found.ours - found.theirs))
     assert 0 < found.low < found.mean < found.high < 16
     assert Results(ROWS).paired("edvit", "single", 5) is None
     same = Results(ROWS).paired("single", "single", 10)
-    assert same == page.Paired(2, 0, 0, 0)
+    assert same is not None
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
 
 
 def test_methods_are_compared_over_the_seeds_that_both_have() -> None:
@@ -52,7 +53,7 @@ def test_methods_are_compared_over_the_seeds_that_both_have() -> None:
     assert results.less("edvit", "edvit_kl", 10) == pytest.approx(-1)  # with seed 1 it would be -2
     assert results.less("edvit", "teacher", 10) == pytest.approx(-1)  # the one teacher stands for both seeds
     text = page.page("fashion_mnist", results)
-    assert "| `edvit_kl` | units scored exactly (step 2) | 10 | 1 | -1.00 | -3.00 to +0.00 |" in text
+    assert "| `edvit_kl` | units scored exactly | 10 | 1 | -1.00 | -3.00 to +0.00 |" in text
 
 
 def test_bars_are_met_missed_or_not_measured() -> None:
