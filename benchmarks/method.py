@@ -219,7 +219,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
             base, devices=1, format=STUDENT_FORMATS, common_epochs=0, epochs=_epochs_of_single(base)
         )
         if asked.method == "single_total":
-            return replace(student, heads=_heads_of_total(base))
+            return replace(student, heads=_heads_of_total(base), widths="uniform")
         if asked.method == "single_uniform":
             return replace(student, widths="uniform")
         return _in_shape(student, asked, "single")

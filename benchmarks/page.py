@@ -42,7 +42,7 @@ OTHERS: Mapping[str, Choice] = {
     "teacher": Choice("the whole model"),
     "single": Choice("one student of a sub-model's size, all gradient steps its own"),
     "single_uniform": Choice("the same, of uniform widths"),
-    "single_total": Choice("one student as large as all sub-models"),
+    "single_total": Choice("one student as large as all sub-models, or larger, of uniform widths"),
     "edvit_paper": Choice("the paper's choices"),
     "random_init": Choice("random weights to start from", step=3),
     "logit_sum": Choice("no fusion: each class as its own sub-model says", step=6),

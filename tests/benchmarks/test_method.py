@@ -114,7 +114,7 @@ def test_rows_that_differ_in_one_choice_have_one_shape(devices: int) -> None:
     for name in ("edvit_paper", "edvit_uniform", "single_uniform"):
         assert of(name).widths == "uniform"
     assert of("edvit_bytes").widths == "bytes"
-    assert of("single_total").widths == "tried"
+    assert of("single_total").widths == "uniform"
 
 
 def test_no_row_is_measured_on_the_bundle_of_other_data() -> None:
