@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RESAMPLES = 2000
+MARKERS = "osD^"
+"""Of the figure, one for each ten methods."""
 ORDER = (
     "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
@@ -349,15 +351,16 @@ def _spread(values: Sequence[float | None], write: Callable[[float], str]) -> st
 
 
 def figure(data: str, results: Results, path: Path) -> None:
-    """Accuracy against bytes a device, a curve a method: devices grow to the left."""
+    """Accuracy against bytes a device, a curve a method; one of a single size is an open mark."""
     import matplotlib as mpl
 
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
+    colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
     with plt.rc_context({"svg.hashsalt": data, "svg.fonttype": "none"}):
-        drawing, axes = plt.subplots(figsize=(8, 5))
-        for method in ORDER:
+        drawing, axes = plt.subplots(figsize=(10, 6))
+        for number, method in enumerate(ORDER):
             rows = [row for row in results.rows if row["method"] == method and row["format"] == "f32"]
             points = {}
             for size in {row["devices"] for row in rows}:
@@ -367,14 +370,22 @@ def figure(data: str, results: Results, path: Path) -> None:
                 )
             if points:
                 sizes = sorted(points)
-                axes.plot(sizes, [points[size] for size in sizes], "o-", label=method)
+                axes.plot(
+                    sizes,
+                    [points[size] for size in sizes],
+                    color=colours[number % len(colours)],
+                    marker=MARKERS[number // len(colours)],
+                    fillstyle="full" if len(sizes) > 1 else "none",
+                    linestyle="-" if len(sizes) > 1 else "none",
+                    label=method,
+                )
         axes.set_xscale("log")
         axes.set_xlabel("kilobytes a device (f32 flatbuffer)")
         axes.set_ylabel("accuracy on the test split, %")
         axes.set_title(f"{data}: what a device has to hold, and what the fleet knows")
         axes.grid(alpha=0.3)
-        axes.legend()
-        drawing.savefig(path, format="svg", metadata={"Date": None})
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        drawing.savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
         plt.close(drawing)
 
 
