@@ -92,7 +92,7 @@ def check_budget(config: ViTConfig, cost: Cost, budget: float) -> None:
     if least > budget:
         raise PlanError(
             f"No widths meet a budget of {budget:,.6g} {cost.unit} a sub-model: the smallest that can be cut "
-            f"needs {least:,.6g}. Allow more (--share, --heads), or split over fewer devices"
+            f"needs {least:,.6g}. Allow more (--budget; or --heads, --share)"
         )
 
 

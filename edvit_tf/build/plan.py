@@ -208,10 +208,14 @@ def load_teacher(model: str, classes: tuple[str, ...]) -> Checkpoint:
         teacher = load(Path(model))
     if teacher.labels != classes:
         raise UsageError(
-            f"{model} was trained on other classes ({', '.join(teacher.labels[:3])} …) than the data has "
-            f"({', '.join(classes[:3])} …): give the data it was trained on, or train a model on this one"
+            f"{model} was trained on other classes ({_first_of(teacher.labels)}) than the data has "
+            f"({_first_of(classes)}): give the data it was trained on, or train a model on this one"
         )
     return teacher
+
+
+def _first_of(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:3]) + (" …" if len(labels) > 3 else "")
 
 
 def _teacher_config(model: str, classes: int) -> tuple[str, ViTConfig]:

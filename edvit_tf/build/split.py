@@ -5,6 +5,7 @@ At random as the paper does, by likeness, by count, or by hand.
 A group is a sorted tuple of class numbers; the groups of a split hold every class once.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,14 +113,11 @@ def by_hand(text: str, classes: Sequence[str]) -> Groups:
             f"--groups names {unknown[0]!r}, which is no class of the data ({', '.join(classes)}): write "
             "labels with commas between them and a semicolon between groups"
         )
-    indices = [numbers[word] for word in words]
-    wrong = [
-        label for label, index in zip(classes, range(len(classes)), strict=True) if indices.count(index) != 1
-    ]
-    if wrong:
-        raise UsageError(
-            f"--groups must name every class once, and {wrong[0]!r} comes another number of times"
-        )
+    named = Counter(numbers[word] for word in words)
+    wrong = next((index for index in range(len(classes)) if named[index] != 1), None)
+    if wrong is not None:
+        times = f"{named[wrong]} times" if named[wrong] else "nowhere"
+        raise UsageError(f"--groups must name every class once: {classes[wrong]!r} is named {times}")
     return tuple(tuple(sorted(numbers[word] for word in group)) for group in split)
 
 

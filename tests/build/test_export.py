@@ -227,7 +227,7 @@ REFUSALS: list[tuple[dict[str, object], type[EdvitError], str]] = [
     ({"widths": "1x1x8x9999"}, PlanError, "keep 9999 MLP units, and the model has"),
     ({"random_weights": True}, UsageError, "needs one of the presets"),
     ({"memory_mb": 0.001}, PlanError, "a device has 0.001"),
-    ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' comes another number of times"),
+    ({"groups": "ant,bee;cat,dog,elk"}, UsageError, "'fox' is named nowhere"),
     ({"groups": "ant,bee,cat,dog,elk,fox"}, UsageError, "names 1 groups for 2 devices"),
     ({"groups": "ant,bee,cow;cat,dog,elk,fox"}, UsageError, "names 'cow', which is no class"),
 ]

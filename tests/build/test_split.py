@@ -110,8 +110,8 @@ def test_a_label_that_is_a_number_is_a_label() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("cat,dog;ship", "truck"),
-        ("cat,dog;ship,truck,cat", "cat"),
+        ("cat,dog;ship", "'truck' is named nowhere"),
+        ("cat,dog;ship,truck,cat", "'cat' is named 2 times"),
         ("cat,cow;ship", "cow"),
         ("cat;;dog", "''"),
     ],
