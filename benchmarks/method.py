@@ -92,7 +92,8 @@ TEACHERS = {
 }
 FORMATS = "f32,int8-dynamic,int4-dynamic"
 STUDENT_FORMATS = "f32,int8-dynamic"
-"""Of one student: no bar asks for its int4, which is refused where its features stray too far (CIFAR-10)."""
+"""Of what no bar asks int4 of, and where it is refused, as features stray too far: one student (CIFAR-10),
+and sub-models that hardly saw other groups."""
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 SHIFTS: Mapping[str, Mapping[int, int]] = {"fashion_mnist": {10: 0, 5: 0}}
 """Pixels that pictures are moved by, where it is not the default: small sub-models have no room for more."""
@@ -133,7 +134,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_cutmix": {"augment": "cutmix"},
     "edvit_undistilled": {"distillation": 0.0},
     "edvit_matched": {"matching": 1.0},
-    "edvit_few_others": {"others": 1.0},
+    "edvit_few_others": {"others": 1.0, "format": STUDENT_FORMATS},
     "edvit_cooled": {"common_cooled": True},
     "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
     "edvit_sparse": {"sparsity": 0.5},
