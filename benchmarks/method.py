@@ -48,6 +48,8 @@ shorter, retraining is longer instead:
                        TF-MOT's zeros: half of each kernel, or two in each four
     edvit_all_there    a fusion that never misses a sub-model in training
     edvit_unbalanced   as if all classes had as many pictures; for a long tail
+    edvit_stem         another teacher, that of Fashion-MNIST with a convolutional stem
+    single_stem        single of that teacher
 
 Rows of `edvit_refined` and `edvit_refined_uniform` are of a step that was left since, see decision 0015: they
 can be made at the commit that they name.
@@ -84,6 +86,7 @@ from edvit_tf.runtime.calibration import expected_calibration_error
 from edvit_tf.runtime.ensemble import Answers, BundleModels, accuracy, balanced_accuracy, run_many
 from edvit_tf.runtime.fusion import softmax
 from edvit_tf.vit.checkpoint import write_whole
+from edvit_tf.vit.config import ImageSize
 
 TEACHERS = {
     "fashion_mnist": "fashion-vit",
@@ -116,6 +119,8 @@ are to differ in one choice, the shape must not be a second one."""
 OF_DATA: Mapping[str, Mapping[str, object]] = {"cifar10?long-tail=50": {"widths": "uniform"}}
 """Where two epochs teach a student nothing (10 to 13 % of the tail's validation), a trial of shapes says
 nothing either."""
+STEM: Mapping[str, object] = {"model": "fashion-stem-vit", "widths": "2x2x24x24x16x24", "heads": None}
+"""A teacher with a convolutional stem, and the shape that trials chose for such a one of CIFAR-10."""
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
 CNN_FORMATS = "f32,int8-dynamic"
@@ -141,6 +146,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_two_of_four": {"sparsity": "2:4"},
     "edvit_all_there": {"left_out": 0.0},
     "edvit_unbalanced": {"balance": False},
+    "edvit_stem": STEM,
     "random_init": {"start": "random"},
 }  # fmt: skip
 TEACHER_FORMAT = {"teacher": "f32", "teacher_int8": "int8-dynamic"}
@@ -223,6 +229,8 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
             return replace(student, heads=_heads_of_total(base), widths="uniform")
         if asked.method == "single_uniform":
             return replace(student, widths="uniform")
+        if asked.method == "single_stem":
+            return replace(student, **STEM)  # type: ignore[arg-type]
         return _in_shape(student, asked, "single")
     return _in_shape(base, asked, "edvit")
 
@@ -274,7 +282,9 @@ def rows_of(asked: Asked, *, folder: Path, workers: int) -> Iterator[Row]:
     started = time.monotonic()
     settings = settings_of(asked, folder=folder, workers=workers)
     bundle = bundle_of(settings)
-    test, _ = load_test(asked.data, seed=asked.seed)
+    spec = bundle.manifest.input
+    image = ImageSize(spec.height, spec.width, spec.channels)
+    test, _ = load_test(asked.data, seed=asked.seed, image=image)
     teacher_bytes = bundle.file(bundle.manifest.teacher.file).stat().st_size
     if asked.method in TEACHER_FORMAT:
         found = _teacher(bundle, test, TEACHER_FORMAT[asked.method])

@@ -27,7 +27,7 @@ ORDER = (
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
     "edvit_bytes", "edvit_alike", "edvit_apart", "edvit_randaugment", "edvit_mixup", "edvit_cutmix",
     "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_cooled", "edvit_no_common",
-    "edvit_sparse", "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced",
+    "edvit_sparse", "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced", "edvit_stem", "single_stem",
     "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
 
@@ -67,6 +67,8 @@ OTHERS: Mapping[str, Choice] = {
     "edvit_sparse": Choice("half of each kernel zeros", step=5),
     "edvit_two_of_four": Choice("two zeros in each four inputs", step=5),
     "edvit_all_there": Choice("none left out in training", step=6),
+    "edvit_stem": Choice("the same from a teacher with a convolutional stem"),
+    "single_stem": Choice("one student of that teacher"),
     "edvit_refined": Choice("each cut from the teacher, then refined together (left since)"),
     "edvit_refined_uniform": Choice("the same, of uniform widths (left since)"),
 }
