@@ -1,8 +1,8 @@
 """KerasCV's RandAugment, MixUp and CutMix between the pictures and the training step.
 
 All that is random follows from the generator that is given: TensorFlow's seeds are drawn from it anew for
-every batch, so that an interrupted training goes on with the same pictures. Layers run eagerly; inside a
-compiled step their draws could not be repeated.
+every batch, so that an interrupted training goes on with the same pictures. Layers that draw run eagerly;
+inside a compiled step their draws could not be repeated.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,8 @@ def augmentation(name: str) -> Augment | None:
         return _mixing(layers.MixUp(alpha=_MIXUP_ALPHA))
     if name == "cutmix":
         return _mixing(layers.CutMix(alpha=_CUTMIX_ALPHA))
-    return _rand_augment(layers.RandAugment.get_standard_policy((0, 255), _MAGNITUDE, _MAGNITUDE_DEVIATION))
+    policy = layers.RandAugment.get_standard_policy((0, 255), _MAGNITUDE, _MAGNITUDE_DEVIATION)
+    return _rand_augment([_compiled(one) if isinstance(one, layers.Equalization) else one for one in policy])
 
 
 def _mixing(layer: Any) -> Augment:
@@ -47,6 +48,12 @@ def _mixing(layer: Any) -> Augment:
     return mix
 
 
+def _compiled(layer: Any) -> Any:
+    """A layer that draws nothing, traced once: eagerly, Equalization is traced anew at every call."""
+    colours = tf.TensorSpec((None, None, None, 3), tf.float32)
+    return tf.function(lambda images: layer(images), input_signature=[colours])
+
+
 def _rand_augment(operations: list[Any]) -> Augment:
     """RandAugment (arXiv 1909.13719), drawn once for every sixteen pictures: one by one is slow."""
 
@@ -58,7 +65,7 @@ def _rand_augment(operations: list[Any]) -> Augment:
             grey = part.shape[-1] == 1
             part = np.repeat(part, 3, axis=-1) if grey else part  # some operations know only colours
             for index in generator.choice(len(operations), _OPERATIONS, replace=False):
-                part = operations[index](part, training=True)
+                part = operations[index](part)
             changed.append(_pixels(part)[..., :1] if grey else _pixels(part))
         return np.concatenate(changed), targets
 

@@ -26,6 +26,23 @@ def test_the_same_generator_gives_the_same_pictures(dataset: Dataset, name: str,
     assert np.array_equal(first[1], targets) == (name == "randaugment")
 
 
+def test_an_operation_that_is_compiled_does_the_same(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = dataset.train.images[:64]
+    targets = one_hot(dataset.train.labels[:64], 6)
+    compiled = augmentation("randaugment")
+    monkeypatch.setattr("edvit_tf.build.augment._compiled", lambda layer: layer)
+    eager = augmentation("randaugment")
+    assert compiled is not None
+    assert eager is not None
+    for seed in range(4):  # two operations of ten for each sixteen pictures: Equalization is among them
+        ours, theirs = (
+            augment(images, targets, np.random.default_rng(seed)) for augment in (compiled, eager)
+        )
+        np.testing.assert_array_equal(ours[0], theirs[0])
+
+
 def test_batches_are_augmented_after_they_were_moved(dataset: Dataset) -> None:
     targets = one_hot(dataset.train.labels, 6)[:, np.newaxis]
     examples = Examples(dataset.train.images, targets)
