@@ -94,9 +94,9 @@ TEACHERS = {
     "cifar10?long-tail=50": str(Path(__file__).parent / "teachers" / "cifar-vit-long-tail.safetensors"),
 }
 FORMATS = "f32,int8-dynamic,int4-dynamic"
-STUDENT_FORMATS = "f32,int8-dynamic"
-"""Of what no bar asks int4 of, and where it is refused, as features stray too far: one student (CIFAR-10),
-and sub-models that hardly saw other groups."""
+WITHOUT_INT4 = "f32,int8-dynamic"
+"""Of what no bar asks int4 of: convolutional networks, one student, sub-models that hardly saw other groups.
+Where features stray too far it is refused, as of the last, and of one student of CIFAR-10."""
 HEADS = {10: 1, 5: 2, 2: 3, 1: 1}
 SHIFTS: Mapping[str, Mapping[int, int]] = {"fashion_mnist": {10: 0, 5: 0}}
 """Pixels that pictures are moved by, where it is not the default: small sub-models have no room for more."""
@@ -123,7 +123,6 @@ STEM: Mapping[str, object] = {"model": "fashion-stem-vit", "widths": "2x2x24x24x
 """A teacher with a convolutional stem, and the shape that trials chose for such a one of CIFAR-10."""
 HALF_SUBSETS = 20
 CNN = ("single_cnn", "cnn_split", "cnn_teacher")
-CNN_FORMATS = "f32,int8-dynamic"
 CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_paper": {
         "widths": "uniform", "importance": "kl", "distillation": 0.0, "others": 1.0, "common_epochs": 0,
@@ -139,7 +138,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_cutmix": {"augment": "cutmix"},
     "edvit_undistilled": {"distillation": 0.0},
     "edvit_matched": {"matching": 1.0},
-    "edvit_few_others": {"others": 1.0, "format": STUDENT_FORMATS},
+    "edvit_few_others": {"others": 1.0, "format": WITHOUT_INT4},
     "edvit_cooled": {"common_cooled": True},
     "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
     "edvit_sparse": {"sparsity": 0.5},
@@ -223,7 +222,7 @@ def settings_of(asked: Asked, *, folder: Path, workers: int) -> ExportSettings:
         return _as_long(base, replace(same, **change))  # type: ignore[arg-type]
     if asked.method.startswith("single") and asked.method not in CNN:
         student = replace(
-            base, devices=1, format=STUDENT_FORMATS, common_epochs=0, epochs=_epochs_of_single(base)
+            base, devices=1, format=WITHOUT_INT4, common_epochs=0, epochs=_epochs_of_single(base)
         )
         if asked.method == "single_total":
             return replace(student, heads=_heads_of_total(base), widths="uniform")
@@ -421,13 +420,13 @@ def _networks(method: str, bundle: Bundle, settings: ExportSettings, test: Split
     with bar(STAGES) as progress:
         made = train_networks(
             method,
-            _as_long(settings, replace(settings, format=CNN_FORMATS, common_epochs=0)),
+            _as_long(settings, replace(settings, format=WITHOUT_INT4, common_epochs=0)),
             groups=groups,
             most_bytes=size,
             single_epochs=_epochs_of_single(settings),
             progress=progress,
         )
-    for name in CNN_FORMATS.split(","):
+    for name in WITHOUT_INT4.split(","):
         answers = made.answers(test.images, name)
         yield Made(
             name,

@@ -45,7 +45,8 @@ def test_a_margin_has_a_paired_interval() -> None:
     assert Results(ROWS).paired("edvit", "single", 5) is None
     same = Results(ROWS).paired("single", "single", 10)
     assert same is not None
-    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    assert (same.seeds, same.mean, same.low, same.high) == (2, 0, 0, 0)
+    assert same.ours == same.theirs
 
 
 def test_methods_are_compared_over_the_seeds_that_both_have() -> None:
