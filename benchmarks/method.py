@@ -34,7 +34,9 @@ shorter, retraining is longer instead:
 
     edvit_kl           units scored exactly, one removed at a time
     edvit_uniform      all blocks, and the same share of each layer's units: the paper's widths
-    edvit_bytes        widths of each layer, for the bytes of the uniform ones
+    edvit_bytes, edvit_latency
+                       widths of each layer, for the bytes of the uniform ones, or for their milliseconds on
+                       this machine
     edvit_alike, edvit_apart
                        groups of classes that the teacher confuses, or of such that it does not
     edvit_randaugment, edvit_mixup, edvit_cutmix
@@ -46,6 +48,7 @@ shorter, retraining is longer instead:
     edvit_no_common    each sub-model is cut from the teacher for its group, its class token matched
     edvit_sparse, edvit_two_of_four
                        TF-MOT's zeros: half of each kernel, or two in each four
+    edvit_qat          the last epochs of retraining with the numbers of int8-full rounded
     edvit_all_there    a fusion that never misses a sub-model in training
     edvit_unbalanced   as if all classes had as many pictures; for a long tail
     edvit_stem         another teacher, that of Fashion-MNIST with a convolutional stem
@@ -93,7 +96,8 @@ TEACHERS = {
     "cifar10": "cifar-vit",
     "cifar10?long-tail=50": str(Path(__file__).parent / "teachers" / "cifar-vit-long-tail.safetensors"),
 }
-FORMATS = "f32,int8-dynamic,int4-dynamic"
+FORMATS = "f32,int8-dynamic,int4-dynamic,int8-full"
+"""Rows of before `edvit_qat` lack the last."""
 WITHOUT_INT4 = "f32,int8-dynamic"
 """Of what no bar asks int4 of: convolutional networks, one student, sub-models that hardly saw other groups.
 Where features stray too far it is refused, as of the last, and of one student of CIFAR-10."""
@@ -131,6 +135,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_kl": {"importance": "kl"},
     "edvit_uniform": {"widths": "uniform"},
     "edvit_bytes": {"widths": "bytes"},
+    "edvit_latency": {"widths": "latency"},
     "edvit_alike": {"groups": "alike"},
     "edvit_apart": {"groups": "apart"},
     "edvit_randaugment": {"augment": "randaugment"},
@@ -143,6 +148,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     "edvit_no_common": {"common_epochs": 0, "matching": 1.0},
     "edvit_sparse": {"sparsity": 0.5},
     "edvit_two_of_four": {"sparsity": "2:4"},
+    "edvit_qat": {"qat_epochs": 4},
     "edvit_all_there": {"left_out": 0.0},
     "edvit_unbalanced": {"balance": False},
     "edvit_stem": STEM,
@@ -241,10 +247,10 @@ def _in_shape(settings: ExportSettings, asked: Asked, method: str) -> ExportSett
 
 
 def _as_long(base: ExportSettings, changed: ExportSettings) -> ExportSettings:
-    """The changed export, retrained until it has seen the pictures of the base, or more, with its zeros."""
+    """The changed export, retrained until all its stages have seen the pictures of the base, or more."""
     left = _pictures(base) - _pictures_of_common(changed)
-    epochs = -(-left // sum(_rows_alone(changed))) - (changed.sparsity_epochs if changed.sparsity else 0)
-    return replace(changed, epochs=max(1, epochs))
+    later = changed.qat_epochs + (changed.sparsity_epochs if changed.sparsity else 0)
+    return replace(changed, epochs=max(1, -(-left // sum(_rows_alone(changed))) - later))
 
 
 def _epochs_of_single(submodels: ExportSettings) -> int:

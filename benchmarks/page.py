@@ -25,19 +25,23 @@ MARKERS = "osD^"
 ORDER = (
     "teacher", "teacher_int8", "edvit", "edvit_paper", "single", "single_uniform", "single_total",
     "random_init", "logit_sum", "single_cnn", "cnn_split", "cnn_teacher", "edvit_uniform", "edvit_kl",
-    "edvit_bytes", "edvit_alike", "edvit_apart", "edvit_randaugment", "edvit_mixup", "edvit_cutmix",
-    "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_cooled", "edvit_no_common",
-    "edvit_sparse", "edvit_two_of_four", "edvit_all_there", "edvit_unbalanced", "edvit_stem", "single_stem",
-    "edvit_refined", "edvit_refined_uniform",
+    "edvit_bytes", "edvit_latency", "edvit_alike", "edvit_apart", "edvit_randaugment", "edvit_mixup",
+    "edvit_cutmix", "edvit_undistilled", "edvit_matched", "edvit_few_others", "edvit_cooled",
+    "edvit_no_common", "edvit_sparse", "edvit_two_of_four", "edvit_qat", "edvit_all_there",
+    "edvit_unbalanced", "edvit_stem", "single_stem", "edvit_refined", "edvit_refined_uniform",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a row has or does instead of `edvit`, and the step of docs/method.md whose alternative that is."""
+    """What a row has or does instead of `edvit`, the step of docs/method.md whose alternative that is.
+
+    Both are held against each other in `format`.
+    """
 
     instead: str
     step: int | None = None
+    format: str = "f32"
 
 
 OTHERS: Mapping[str, Choice] = {
@@ -52,7 +56,8 @@ OTHERS: Mapping[str, Choice] = {
     "cnn_split": Choice("a convolutional network a group"),
     "edvit_kl": Choice("units scored exactly", step=2),
     "edvit_uniform": Choice("uniform widths", step=3),
-    "edvit_bytes": Choice("widths of each layer", step=3),
+    "edvit_bytes": Choice("widths of each layer, by bytes", step=3),
+    "edvit_latency": Choice("widths of each layer, by milliseconds", step=3),
     "edvit_alike": Choice("groups of classes that the teacher confuses", step=1),
     "edvit_apart": Choice("groups of classes that it does not", step=1),
     "edvit_randaugment": Choice("RandAugment", step=5),
@@ -66,6 +71,7 @@ OTHERS: Mapping[str, Choice] = {
     "edvit_no_common": Choice("each cut from the teacher, its class token matched", step=4),
     "edvit_sparse": Choice("half of each kernel zeros", step=5),
     "edvit_two_of_four": Choice("two zeros in each four inputs", step=5),
+    "edvit_qat": Choice("quantisation-aware training (both in int8-full)", step=5, format="int8-full"),
     "edvit_all_there": Choice("none left out in training", step=6),
     "edvit_stem": Choice("the same from a teacher with a convolutional stem"),
     "single_stem": Choice("one student of that teacher"),
@@ -125,12 +131,12 @@ class Results:
         values = [row[key] for row in self.of(method, devices, format_name) if row[key] is not None]
         return float(np.mean(values)) if values else None
 
-    def pairs(self, one: str, other: str, devices: int) -> list[tuple[Row, Row]]:
+    def pairs(self, one: str, other: str, devices: int, format_name: str = "f32") -> list[tuple[Row, Row]]:
         """Rows of both methods with the same seed; a whole model is the same for every seed."""
-        theirs = self.of(other, devices)
+        theirs = self.of(other, devices, format_name)
         return [
             (ours, row)
-            for ours in self.of(one, devices)
+            for ours in self.of(one, devices, format_name)
             for row in theirs
             if row["devices"] == 1 or row["seed"] == ours["seed"]
         ]
@@ -140,12 +146,12 @@ class Results:
         pairs = self.pairs(one, other, devices)
         return 100 * float(np.mean([ours[key] - theirs[key] for ours, theirs in pairs])) if pairs else None
 
-    def paired(self, one: str, other: str, devices: int) -> Paired | None:
+    def paired(self, one: str, other: str, devices: int, format_name: str = "f32") -> Paired | None:
         """Points by which one method is ahead of another over their pairs, and the 95 % interval.
 
         A paired bootstrap: the test pictures are drawn again, the same for both and for every seed.
         """
-        pairs = self.pairs(one, other, devices)
+        pairs = self.pairs(one, other, devices, format_name)
         if not pairs:
             return None
         each = [bits(ours["right"]).astype(float) - bits(theirs["right"]) for ours, theirs in pairs]
@@ -276,7 +282,7 @@ def _margins(results: Results) -> str:
     ]
     for other, choice in OTHERS.items():
         for devices in _sizes(results):
-            found = results.paired("edvit", other, devices)
+            found = results.paired("edvit", other, devices, choice.format)
             if found is not None:
                 lines.append(
                     f"| `{other}` | {choice.instead} | {devices} | {found.seeds} | {_points(found)} |"
@@ -294,7 +300,7 @@ def ablations(of_data: Mapping[str, Results]) -> str:
     for step, other in sorted(of_a_step, key=lambda pair: pair[0]):
         for data, results in of_data.items():
             for devices in _sizes(results):
-                found = results.paired("edvit", other, devices)
+                found = results.paired("edvit", other, devices, OTHERS[other].format)
                 if found is not None:
                     of = f"{data} | {devices} | {found.seeds}"
                     both = f"{_percent(found.ours)} | {_percent(found.theirs)}"

@@ -88,14 +88,16 @@ def test_nobody_learns_from_fewer_pictures_than_we_do(devices: int, labels: NDAr
     def pictures(settings: ExportSettings) -> int:
         groups = [part.group for part in plan_export(settings).submodels]
         alone = sum(rows_of_epoch(labels, group, settings.others) for group in groups)
-        epochs = settings.epochs + (settings.sparsity_epochs if settings.sparsity else 0)
+        later = settings.qat_epochs + (settings.sparsity_epochs if settings.sparsity else 0)
+        epochs = settings.epochs + later
         return epochs * alone + settings.common_epochs * len(labels)
 
     def of(name: str) -> ExportSettings:
         return settings_of(Asked("fashion_mnist", name, devices, 1), folder=Path("x"), workers=1)
 
     ours = pictures(of("edvit"))
-    changed = ("edvit_paper", "edvit_no_common", "edvit_few_others", "edvit_sparse", "edvit_stem")
+    zeros_and_rounding = ("edvit_sparse", "edvit_qat")
+    changed = ("edvit_paper", "edvit_no_common", "edvit_few_others", "edvit_stem", *zeros_and_rounding)
     for name in ("single", "single_stem", *changed):
         assert ours <= pictures(of(name)) < 1.15 * ours, name
 
@@ -115,6 +117,7 @@ def test_rows_that_differ_in_one_choice_have_one_shape(devices: int) -> None:
     for name in ("edvit_paper", "edvit_uniform", "single_uniform"):
         assert of(name).widths == "uniform"
     assert of("edvit_bytes").widths == "bytes"
+    assert of("edvit_latency").widths == "latency"
     assert of("single_total").widths == "uniform"
 
 

@@ -57,6 +57,16 @@ def test_methods_are_compared_over_the_seeds_that_both_have() -> None:
     assert "| `edvit_kl` | units scored exactly | 10 | 1 | -1.00 | -3.00 to +0.00 |" in text
 
 
+def test_what_is_for_one_format_is_held_against_that_format() -> None:
+    integers = row("edvit", 10, 2, [1] * 85 + [0] * 15, format="int8-full")
+    other = row("edvit_qat", 10, 2, [1] * 89 + [0] * 11, format="int8-full")
+    results = Results((*ROWS, integers, other, other | {"format": "f32"}))
+    assert "| `edvit_qat` | quantisation-aware training (both in int8-full) | 10 | 1 | -4.00 |" in page.page(
+        "fashion_mnist", results
+    )
+    assert "| 85.00 | 89.00 | -4.00 |" in page.ablations({"fashion_mnist": results})
+
+
 def test_bars_are_met_missed_or_not_measured() -> None:
     text = page.page("fashion_mnist", Results(ROWS))
     assert "| fused less teacher, points | 10 | -1.00 | -2 | -1 | met |" in text
