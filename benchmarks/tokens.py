@@ -20,12 +20,13 @@ from edvit_converters.tflite import convert
 from edvit_tf.build.data import load
 from edvit_tf.build.progress import Silent
 from edvit_tf.build.teacher import SCHEDULE, TeacherSettings, train_teacher
+from edvit_tf.build.widths import TILE, Widths, narrowed
 from edvit_tf.runtime.interpreter import Flatbuffer
 from edvit_tf.runtime.measure import measure_interleaved
-from edvit_tf.vit.config import PRESETS, BlockConfig, ViTConfig
+from edvit_tf.vit.config import PRESETS, ViTConfig
 
 PATCHES = (4, 7, 14)
-DEPTH, HEADS = 2, (1, 2)
+OURS = Widths(blocks=2, heads=2, width=24, mlp_units=56)
 ROUNDS = 50
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     teacher = PRESETS["fashion-vit"]
-    ours = replace(teacher, width=24, blocks=(BlockConfig(heads=2, mlp_units=56),) * 2)  # 2x2x24x56
+    ours = narrowed(teacher, OURS)
     dataset = load("fashion_mnist", seed=arguments.seed, image=teacher.image)
     schedule = replace(SCHEDULE, epochs=arguments.epochs)
     trained = [
@@ -70,8 +71,9 @@ def no_dearer(config: ViTConfig, than: ViTConfig) -> ViTConfig:
     """The widest, then largest, with no more parameters and no more multiply-accumulates than another."""
 
     def candidates() -> Iterator[ViTConfig]:
-        for heads, width, units in product(HEADS, range(8, 65, 8), range(8, 257, 8)):
-            yield replace(config, width=width, blocks=(BlockConfig(heads, units),) * DEPTH)
+        sizes = product(range(1, OURS.heads + 1), range(TILE, 65, TILE), range(TILE, 257, TILE))
+        for heads, width, mlp_units in sizes:
+            yield narrowed(config, Widths(OURS.blocks, heads, width, mlp_units))
 
     fit = (c for c in candidates() if c.parameters <= than.parameters and c.macs <= than.macs)
     return max(fit, key=lambda c: (c.width, c.parameters))

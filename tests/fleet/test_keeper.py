@@ -132,7 +132,7 @@ async def test_half_lost_moves_nothing_and_says_so(bundle: Bundle, tmp_path: Pat
         assert it.holder(0) == "0"
         it.network.devices["2"].alive = True
         await it.until(lambda: it.holder(0) != "0")
-        await it.until(lambda: not it.state.serving()[1])
+        await it.until(lambda: it.state.serving()[1] == "")
 
 
 async def test_a_drained_device_is_emptied_without_a_gap_and_filled_when_it_may_be(
